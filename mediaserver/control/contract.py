@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mediaserver.wire.membership import identity
 from mediaserver.wire.replica import Delta
 
 CONTROL_PROTOCOL = 1
@@ -41,19 +42,19 @@ class WireStruct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     """Base of every message here."""
 
 
-class Empty(WireStruct):
+class Empty(WireStruct, frozen=True):
     """No parameters, or no result."""
 
 
 # -- greeting -------------------------------------------------------------------------------------------
 
 
-class Challenge(WireStruct):
+class Challenge(WireStruct, frozen=True):
     nonce: str
     """Random, 32 bytes as hexadecimal; proofs are made over it (mediaserver.wire.membership)."""
 
 
-class ControlHello(WireStruct):
+class ControlHello(WireStruct, frozen=True):
     protocol_version: int
     role: Role
     cluster_uid: str
@@ -67,25 +68,25 @@ class ControlHello(WireStruct):
     """Of the leadership; 0 for an observer."""
 
 
-class Address(WireStruct):
+class Address(WireStruct, frozen=True):
     host: str
     port: int
 
 
-class PortRange(WireStruct):
+class PortRange(WireStruct, frozen=True):
     host: str
     port: int
     end_port: int
 
 
-class WorkerState(WireStruct, tag="worker"):
+class WorkerState(WireStruct, frozen=True, tag="worker"):
     slot: int
     state: Literal["Running", "Starting", "Failing"]
     restarts: int = 0
     reason: str = ""
 
 
-class ServerHello(WireStruct):
+class ServerHello(WireStruct, frozen=True):
     protocol_version: int
     cluster_uid: str
     instance_id: str
@@ -106,17 +107,27 @@ class ServerHello(WireStruct):
     zone: str = ""
 
 
+def dialler_identity(hello: ControlHello) -> str:
+    """What the dialler's proof (side "dialler", path CONTROL_PATH) is made over besides the nonces."""
+    return identity(hello.role, hello.cluster_uid, hello.server_name, str(hello.epoch))
+
+
+def acceptor_identity(hello: ServerHello) -> str:
+    """The same for the server's proof, side "acceptor"."""
+    return identity(hello.cluster_uid, hello.instance_id)
+
+
 # -- desired state --------------------------------------------------------------------------------------
 
 
-class SettingsEntry(WireStruct, tag="settings"):
+class SettingsEntry(WireStruct, frozen=True, tag="settings"):
     """What holds for the whole server. Key: ``settings``."""
 
     prune_delay: float = 10.0
     silence_timeout: float = 3.0
 
 
-class SessionEntry(WireStruct, tag="session"):
+class SessionEntry(WireStruct, frozen=True, tag="session"):
     """Key: ``session/<namespace>/<name>``."""
 
     namespace: str
@@ -128,7 +139,7 @@ class SessionEntry(WireStruct, tag="session"):
     """kid to key, base64. Kept in memory; never logged, never reported."""
 
 
-class RouterEntry(WireStruct, tag="router"):
+class RouterEntry(WireStruct, frozen=True, tag="router"):
     """Key: ``router/<namespace>/<name>``."""
 
     namespace: str
@@ -142,7 +153,7 @@ class RouterEntry(WireStruct, tag="router"):
     """RtpCodecCapability objects as mediasoup takes them, the same for every router of the session."""
 
 
-class LinkEntry(WireStruct, tag="link"):
+class LinkEntry(WireStruct, frozen=True, tag="link"):
     """One edge, as this server sees it. Key: ``link/<namespace>/<from>/<to>``, names ordered."""
 
     namespace: str
@@ -180,13 +191,13 @@ def worker_key(slot: int) -> str:
 SETTINGS_KEY = "settings"
 
 
-class Apply(WireStruct):
+class Apply(WireStruct, frozen=True):
     epoch: int
     delta: Delta
     """Of DesiredEntry."""
 
 
-class ApplyResult(WireStruct):
+class ApplyResult(WireStruct, frozen=True):
     revision: int
     digest: str
     resync: bool = False
@@ -196,7 +207,7 @@ class ApplyResult(WireStruct):
 # -- reported state -------------------------------------------------------------------------------------
 
 
-class RouterState(WireStruct, tag="router"):
+class RouterState(WireStruct, frozen=True, tag="router"):
     namespace: str
     name: str
     session_uid: str
@@ -208,7 +219,7 @@ class RouterState(WireStruct, tag="router"):
     message: str = ""
 
 
-class LinkState(WireStruct, tag="link"):
+class LinkState(WireStruct, frozen=True, tag="link"):
     """This server's end of a link."""
 
     namespace: str
@@ -223,12 +234,12 @@ class LinkState(WireStruct, tag="link"):
 ReportedEntry = WorkerState | RouterState | LinkState
 
 
-class Report(WireStruct):
+class Report(WireStruct, frozen=True):
     delta: Delta
     """Of ReportedEntry."""
 
 
-class WorkerLoad(WireStruct):
+class WorkerLoad(WireStruct, frozen=True):
     slot: int
     cpu: float
     """Cores used over the last second, 0 to 1."""
@@ -237,13 +248,13 @@ class WorkerLoad(WireStruct):
     consumers: int
 
 
-class RouterLoad(WireStruct):
+class RouterLoad(WireStruct, frozen=True):
     participants: int
     producers: int
     consumers: int
 
 
-class PeerAge(WireStruct):
+class PeerAge(WireStruct, frozen=True):
     server: str
     """`namespace/name`."""
     instance_id: str
@@ -251,7 +262,7 @@ class PeerAge(WireStruct):
     """Seconds since anything was last heard from it."""
 
 
-class Load(WireStruct):
+class Load(WireStruct, frozen=True):
     """Live figures; they never enter a custom resource."""
 
     workers: list[WorkerLoad]
@@ -261,11 +272,11 @@ class Load(WireStruct):
     free_pipe_ports: int
 
 
-class Dump(WireStruct):
+class Dump(WireStruct, frozen=True):
     """What exists in the workers, read from the workers' own dumps: for audits and leak checks."""
 
     workers: list[dict[str, Any]]
-    """For each slot: {slot, pid, routers: [{id, name, transports: [..], producers: [..], consumers: [..]}]}."""
+    """By slot: {slot, pid, routers: [{id, name, transports: [..], producers: [..], consumers: [..]}]}."""
 
 
 # -- errors (JSON-RPC error codes) ----------------------------------------------------------------------

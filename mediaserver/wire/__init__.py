@@ -1,0 +1,1 @@
+"""What all processes share on the wire: RPC, membership, tokens, close codes, replicated maps, logs."""

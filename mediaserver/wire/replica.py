@@ -16,14 +16,14 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from mediaserver.wire.errors import ResyncNeededError
+
+__all__ = ["Delta", "Receiver", "ResyncNeededError", "Sender"]
+
 EntryT = TypeVar("EntryT")
 
 _DIGEST_BITS = 128
 _encoder = msgspec.json.Encoder(order="deterministic")
-
-
-class ResyncNeeded(Exception):
-    """A delta does not fit what the receiver holds; the sender must send its whole map."""
 
 
 class Delta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -84,7 +84,7 @@ class Sender(Generic[EntryT]):
         return self.change(changed, gone)
 
     def change(self, changed: Mapping[str, EntryT], gone: list[str]) -> Delta | None:
-        """Set and remove entries; the delta to send, the whole map the first time, None if nothing changed."""
+        """Set and remove entries; the delta to send (first the whole map), None if nothing changed."""
         if self._sent and not changed and not gone:
             return None
         encoded = {key: _encoder.encode(entry) for key, entry in changed.items()}
@@ -108,7 +108,7 @@ class Sender(Generic[EntryT]):
 
 
 class Receiver(Generic[EntryT]):
-    """The side that holds a copy; ``entry_type`` is what the entries decode to (a msgspec type, unions too)."""
+    """The side that holds a copy; ``entry_type`` is the msgspec type, or union, that entries decode to."""
 
     def __init__(self, entry_type: Any) -> None:
         self.revision: int | None = None
@@ -127,12 +127,12 @@ class Receiver(Generic[EntryT]):
     def apply(self, delta: Delta) -> None:
         """Take a delta in.
 
-        Raises ResyncNeeded when its base is not what is held, or the digest does not come out: only a
+        Raises ResyncNeededError when its base is not what is held, or the digest does not come out: only a
         whole map is accepted next, and ``entries`` keeps its last verified content until then. Raises
         msgspec.ValidationError for an entry that does not decode; nothing is changed then.
         """
         if delta.base is not None and delta.base != self.revision:
-            raise ResyncNeeded(f"have revision {self.revision}, the change builds on {delta.base}")
+            raise ResyncNeededError(f"have revision {self.revision}, the change builds on {delta.base}")
         decoded: dict[str, EntryT] = {key: self._decode(raw) for key, raw in delta.set.items()}
         entries = {} if delta.base is None else dict(self._entries)
         digest = _Digest() if delta.base is None else self._digest
@@ -144,5 +144,5 @@ class Receiver(Generic[EntryT]):
             digest.remove(key)
         if str(digest) != delta.digest:
             self.revision = None
-            raise ResyncNeeded(f"digest is {digest}, the sender's is {delta.digest}")
+            raise ResyncNeededError(f"digest is {digest}, the sender's is {delta.digest}")
         self._entries, self._digest, self.revision = entries, digest, delta.revision

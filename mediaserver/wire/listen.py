@@ -1,0 +1,60 @@
+"""Listening: `HOST:PORT` flags and aiohttp servers that start, tell their port and end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from mediaserver.wire.errors import ListenError
+
+_SHUTDOWN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where to listen; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """Read `HOST:PORT`, an IPv6 host in brackets. Raises ListenError."""
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ListenError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:4000")
+        if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise ListenError(f"{text!r} is not HOST:PORT with a port from 0 to 65535")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Listener:
+    """A running HTTP server. ``address`` has the port that is really listened on."""
+
+    def __init__(self, runner: web.AppRunner, address: ListenAddress) -> None:
+        self._runner = runner
+        self.address = address
+
+    async def close(self) -> None:
+        """Stop listening, then end what is still being handled, within seconds."""
+        await self._runner.cleanup()
+
+
+async def listen(app: web.Application, address: ListenAddress) -> Listener:
+    """Serve ``app``. No access log is written: query strings carry tokens. Raises ListenError."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS)
+    await runner.setup()
+    site = web.TCPSite(runner, address.host, address.port)
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+    port = int(runner.addresses[0][1])
+    return Listener(runner, ListenAddress(address.host, port))

@@ -1,0 +1,38 @@
+"""Ending WebSockets for good, also where the other side has stopped to read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket as stdlib_socket
+from contextlib import suppress
+
+from aiohttp import ClientError
+
+from mediaserver.wire.close_codes import clip_reason
+from mediaserver.wire.outbox import Socket
+
+
+async def close(socket: Socket, code: int, reason: str, patience: float) -> None:
+    """Send a close frame and wait ``patience`` seconds for the other's, then cut the connection.
+
+    Never raises for what the network does; the connection is gone in any case.
+    """
+    transport_socket = socket.get_extra_info("socket")
+    # 1006 and 1005 must not be sent (RFC 6455 section 7.4.1).
+    sendable = code if code not in (1005, 1006) else 1001
+    try:
+        async with asyncio.timeout(patience):
+            await socket.close(code=sendable, message=clip_reason(reason))
+    except (TimeoutError, ClientError, OSError, RuntimeError):
+        _cut(transport_socket)
+
+
+def _cut(transport_socket: stdlib_socket.socket | None) -> None:
+    """Shut the TCP connection down, whatever still waits to be written."""
+    if transport_socket is None:
+        return
+    with suppress(OSError):  # it is gone already
+        descriptor = os.dup(transport_socket.fileno())
+        with stdlib_socket.socket(fileno=descriptor) as duplicate:
+            duplicate.shutdown(stdlib_socket.SHUT_RDWR)
