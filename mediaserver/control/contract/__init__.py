@@ -14,7 +14,8 @@ requests, the server sends ``report`` and ``load`` notifications to whoever is c
 | load | server to dialler, notification, every second | Load | |
 | dump | either role to server | Empty | Dump: every worker object that exists, from the workers themselves |
 
-Both sides of the greeting are in ``contract.greeting``: use it. Field names are camelCase on the wire. Unknown fields are ignored. Durations are seconds (float).
+Both sides of the greeting are in ``contract.greeting``. Field names are camelCase on the wire. Unknown
+fields are ignored. Durations are seconds (float).
 """
 
 from __future__ import annotations
