@@ -1,0 +1,191 @@
+"""The demo's processes: a control plane, media servers, the gateway and the operator, all on loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from mafalda_operator.cli.demo.layout import HOST, PIPE_PORTS, WORKERS, Layout, ServerLayout
+from mafalda_operator.cli.local.cluster import LocalCluster
+from mafalda_operator.cli.local.errors import StartFailed
+from mafalda_operator.cli.local.processes import identify
+
+OPERATOR = "operator"
+GATEWAY = "gateway"
+LEASE_NAMESPACE = "mafalda-system"
+START_SECONDS = 20.0
+STOP_SECONDS = 8.0
+
+
+class Stack:
+    """Everything that runs. Blocks; from asyncio call it by ``asyncio.to_thread``.
+
+    The processes are recorded in the cluster's directory, so that ``LocalCluster.attach(directory).down()``
+    ends them all, whoever started them.
+    """
+
+    def __init__(self, cluster: LocalCluster, layout: Layout) -> None:
+        self.cluster = cluster
+        self.layout = layout
+        self.key_file = cluster.directory / "cluster-key"
+
+    @classmethod
+    def start(
+        cls, directory: Path, layout: Layout, *, crds: Path, tied: bool = True, say: Callable[[str], None]
+    ) -> Self:
+        """Start everything and return when every process answers its health check.
+
+        Raises StartFailed with the end of the log of what did not start, and leaves nothing then.
+        """
+        say("starting etcd, kube-apiserver and kube-controller-manager")
+        cluster = LocalCluster.start(directory, manifests=[crds], tied=tied)
+        stack = cls(cluster, layout)
+        try:
+            stack._write_key()
+            cluster.kubectl("create", "namespace", LEASE_NAMESPACE)
+            say(f"starting {len(layout.servers)} media servers, the gateway and the operator")
+            for server in layout.servers:
+                stack.start_server(server)
+            stack.start_gateway()
+            stack.start_operator()
+            for server in layout.servers:
+                stack.await_healthy(server.name)
+            stack.await_healthy(GATEWAY)
+            stack.await_healthy(OPERATOR)
+        except BaseException:
+            cluster.down()
+            raise
+        return stack
+
+    def _write_key(self) -> None:
+        self.key_file.touch(mode=0o600)
+        self.key_file.write_text(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+
+    def start_server(self, server: ServerLayout) -> None:
+        state = self.cluster.directory / "state" / server.name
+        state.mkdir(parents=True, exist_ok=True)
+        self._spawn(
+            server.name,
+            "mediaserver",
+            f"--internal-listen={HOST}:{server.internal}",
+            f"--participants-listen={HOST}:{server.participants}",
+            f"--health-listen={HOST}:{server.health}",
+            f"--client-address={HOST}",
+            f"--client-port={server.client}",
+            f"--pipe-address={HOST}",
+            f"--pipe-ports={server.pipe}-{server.pipe + PIPE_PORTS - 1}",
+            f"--workers={WORKERS}",
+            f"--state-dir={state}",
+            f"--cluster-key-file={self.key_file}",
+        )
+
+    def start_gateway(self) -> None:
+        self._spawn(
+            GATEWAY,
+            "mediaserver.gateway",
+            f"--listen={HOST}:{self.layout.gateway}",
+            f"--health-listen={HOST}:{self.layout.gateway_health}",
+            f"--kubeconfig={self.cluster.kubeconfig}",
+            f"--cluster-key-file={self.key_file}",
+        )
+
+    def start_operator(self) -> None:
+        self._spawn(
+            OPERATOR,
+            "mafalda_operator",
+            f"--metrics-listen={HOST}:{self.layout.operator_health}",
+            f"--kubeconfig={self.cluster.kubeconfig}",
+            f"--cluster-key-file={self.key_file}",
+            f"--lease-namespace={LEASE_NAMESPACE}",
+        )
+
+    def _spawn(self, name: str, module: str, *arguments: str) -> None:
+        self.cluster.processes.spawn(name, [sys.executable, "-m", module, *arguments])
+
+    # -- what tests and the demo do to it -------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, as a crash of the host would look to the others. Returns when the process is gone."""
+        self.cluster.processes.stop([name], grace=0)
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """A signal to the process of that name. Raises StartFailed when it does not run."""
+        if not self.cluster.processes.send(name, number):
+            raise StartFailed(f"{name} does not run")
+
+    def pids(self) -> dict[str, int]:
+        """Of every process that was started here and not stopped."""
+        return {name: record.pid for name, record in self.cluster.processes.records().items()}
+
+    def await_healthy(self, name: str, *, timeout: float = START_SECONDS) -> None:
+        """Return when the process answers /healthz. Raises StartFailed with the end of its log."""
+        url = f"http://{HOST}:{self._health_port(name)}/healthz"
+        deadline = time.monotonic() + timeout
+        while not _answers(url):
+            if not self.cluster.processes.running(name):
+                raise StartFailed(f"{name} ended while starting:\n{self.cluster.processes.log_tail(name)}")
+            if time.monotonic() > deadline:
+                tail = self.cluster.processes.log_tail(name)
+                raise StartFailed(f"{name} is not healthy after {timeout:g} s ({url}):\n{tail}")
+            time.sleep(0.03)
+
+    def _health_port(self, name: str) -> int:
+        if name == GATEWAY:
+            return self.layout.gateway_health
+        if name == OPERATOR:
+            return self.layout.operator_health
+        return next(server.health for server in self.layout.servers if server.name == name)
+
+    def stop_processes(self) -> list[str]:
+        """End operator, gateway and media servers by SIGTERM; what did not end in time, as leftovers."""
+        names = [GATEWAY, OPERATOR, *(server.name for server in self.layout.servers)]
+        records = self.cluster.processes.records()
+        workers = {child for name in names if name in records for child in _children(records[name].pid)}
+        started = time.monotonic()
+        self.cluster.processes.stop(names, grace=STOP_SECONDS)
+        late = time.monotonic() - started > STOP_SECONDS
+        leftovers = [f"process {pid} (a media server's worker)" for pid in workers if identify(pid)]
+        return leftovers + (["a process that ignored SIGTERM"] if late else [])
+
+    def stop(self) -> None:
+        """End everything and remove the directory."""
+        self.cluster.down()
+
+    def save(self) -> None:
+        """Keep the layout beside the cluster, so that another process can attach."""
+        (self.cluster.directory / "layout.json").write_text(json.dumps(asdict(self.layout)))
+
+    # -- Kubernetes -----------------------------------------------------------------------------------
+
+    def kubectl_json(self, *arguments: str) -> Any:
+        return json.loads(self.cluster.kubectl(*arguments, "-o", "json"))
+
+    def apply(self, path: Path) -> str:
+        return self.cluster.kubectl("apply", "-f", str(path))
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1.0) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _children(pid: int) -> Sequence[int]:
+    """Process ids of the direct children (Linux)."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]
