@@ -1,0 +1,175 @@
+"""The four kinds as frozen values, parsed from custom resources.
+
+``parse`` takes the object as the API server gives it, never raises, and collects what is wrong with the spec
+in ``problems``. Times are RFC 3339 strings, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mafalda_operator.model.conditions import Condition, stored_conditions
+from mafalda_operator.model.fields import EMPTY, Problem, Raw, Reader
+from mafalda_operator.model.keys import ANNOTATION_GENERATION, ANNOTATION_INDEX, ObjectKey
+from mafalda_operator.model.policies import (
+    DEFAULT_SILENCE_TIMEOUT,
+    Codec,
+    KeySet,
+    LinkPolicy,
+    NamespacePolicy,
+    read_codecs,
+    read_key_sets,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What all kinds have; ``status`` is the stored one, as it is."""
+
+    key: ObjectKey
+    uid: str
+    generation: int
+    deleting: bool
+    created: str
+    status: Raw = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        return stored_conditions(self.status).get(kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaCluster(Resource):
+    public_url: str | None = None
+    media_codecs: tuple[Codec, ...] | None = None
+    links: LinkPolicy = field(default_factory=LinkPolicy)
+    silence_timeout: float = DEFAULT_SILENCE_TIMEOUT
+    allowed: NamespacePolicy = field(default_factory=NamespacePolicy)
+    key_sets: tuple[KeySet, ...] = ()
+
+    @classmethod
+    def parse(cls, obj: Raw) -> MediaCluster:
+        problems: list[Problem] = []
+        common = _common(obj, problems)
+        spec = Reader(obj.get("spec"), "spec", problems)
+        silence = spec.child("recovery").seconds("silenceTimeout")
+        return cls(
+            **common,
+            public_url=spec.text("publicURL"),
+            media_codecs=read_codecs(spec.items("mediaCodecs")) or None,
+            links=LinkPolicy.read(spec.child("links")),
+            silence_timeout=DEFAULT_SILENCE_TIMEOUT if silence is None else silence,
+            allowed=NamespacePolicy.read(spec.child("allowedSessions").child("namespaces")),
+            key_sets=read_key_sets(spec.child("tokens"), common["key"].name),
+            problems=tuple(problems),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaServer(Resource):
+    cluster: ObjectKey
+    """Of the server's own namespace."""
+    address: str
+    """HOST:PORT of the internal listener."""
+    zone: str = ""
+
+    @classmethod
+    def parse(cls, obj: Raw) -> MediaServer:
+        problems: list[Problem] = []
+        common = _common(obj, problems)
+        spec = Reader(obj.get("spec"), "spec", problems)
+        return cls(
+            **common,
+            cluster=ObjectKey(common["key"].namespace, spec.child("clusterRef").text("name") or ""),
+            address=spec.child("endpoint").text("address") or "",
+            zone=spec.text("zone") or "",
+            problems=tuple(problems),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaSession(Resource):
+    cluster: ObjectKey
+    min_routers: int = 1
+    media_codecs: tuple[Codec, ...] | None = None
+    resolved_codecs: tuple[Codec, ...] | None = None
+    """status.mediaCodecs: what was resolved at first placement."""
+
+    @classmethod
+    def parse(cls, obj: Raw) -> MediaSession:
+        problems: list[Problem] = []
+        common = _common(obj, problems)
+        spec = Reader(obj.get("spec"), "spec", problems)
+        ref = spec.child("clusterRef")
+        minimum = spec.child("routers").integer("min")
+        return cls(
+            **common,
+            cluster=ObjectKey(ref.text("namespace") or common["key"].namespace, ref.text("name") or ""),
+            min_routers=1 if minimum is None else max(1, minimum),
+            media_codecs=read_codecs(spec.items("mediaCodecs")) or None,
+            resolved_codecs=read_codecs(Reader(common["status"], "status", []).items("mediaCodecs")) or None,
+            problems=tuple(problems),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaRouter(Resource):
+    session: ObjectKey
+    server_name: str | None = None
+    """Name of a MediaServer in the namespace of the session's MediaCluster; None: not bound yet."""
+    worker_slot: int | None = None
+    zone: str = ""
+    owner_uid: str | None = None
+    """UID of the MediaSession that controls it: the operator made it. None: written by hand."""
+    index: int | None = None
+    replaced: int | None = None
+    """How many routers held the index before (the annotation mafalda.io/generation)."""
+
+    @property
+    def owned(self) -> bool:
+        return self.owner_uid is not None
+
+    @classmethod
+    def parse(cls, obj: Raw) -> MediaRouter:
+        problems: list[Problem] = []
+        common = _common(obj, problems)
+        spec = Reader(obj.get("spec"), "spec", problems)
+        metadata = Reader(obj.get("metadata"), "metadata", [])
+        annotations = metadata.child("annotations")
+        return cls(
+            **common,
+            session=ObjectKey(common["key"].namespace, spec.text("sessionName") or ""),
+            server_name=spec.text("serverName"),
+            worker_slot=spec.integer("workerSlot"),
+            zone=spec.text("zone") or "",
+            owner_uid=_controlling_session(metadata),
+            index=_whole_number(annotations.text(ANNOTATION_INDEX)),
+            replaced=_whole_number(annotations.text(ANNOTATION_GENERATION)),
+            problems=tuple(problems),
+        )
+
+
+def _common(obj: Raw, problems: list[Problem]) -> dict[str, Any]:
+    metadata = Reader(obj.get("metadata"), "metadata", problems)
+    status = obj.get("status")
+    return {
+        "key": ObjectKey(metadata.text("namespace") or "", metadata.text("name") or ""),
+        "uid": metadata.text("uid") or "",
+        "generation": metadata.integer("generation") or 0,
+        "deleting": metadata.text("deletionTimestamp") is not None,
+        "created": metadata.text("creationTimestamp") or "",
+        "status": status if isinstance(status, Mapping) else EMPTY,
+    }
+
+
+def _controlling_session(metadata: Reader) -> str | None:
+    for owner in metadata.items("ownerReferences"):
+        if owner.text("kind") == "MediaSession" and owner.boolean("controller"):
+            return owner.text("uid")
+    return None
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None
