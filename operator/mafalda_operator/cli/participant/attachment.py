@@ -1,0 +1,221 @@
+"""One dial: from the socket's opening to its end, with the media that belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import ClientSession
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
+from av import AudioFrame, VideoFrame
+from yarl import URL
+
+from mafalda_operator.cli.participant.errors import MediaError, ParticipantError, RequestFailed, SourceError
+from mafalda_operator.cli.participant.received import Received
+from mafalda_operator.cli.participant.rtc import Direction, Rtc, Stream
+from mafalda_operator.cli.participant.signalling import Closed, Signalling
+from mafalda_operator.cli.participant.sources import Source
+
+log = structlog.get_logger(__name__)
+
+OnFrame = Callable[[Received, VideoFrame | AudioFrame], None]
+
+LOSS_INTERVAL = 0.5
+"""Seconds between two looks at a receiver's loss counter."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What an attachment tells its participant."""
+
+    received: Callable[[str, str, str], Received]
+    """The figures of (peer, source, kind), made when there are none."""
+    on_frame: OnFrame
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """What the server answered to join."""
+
+    peers: tuple[str, ...]
+    resume: str | None
+    router: str
+
+
+@dataclass
+class _Reception:
+    stream: Stream
+    received: Received
+    task: asyncio.Task[None]
+
+
+class Attachment:
+    """Joined media over one socket. `enter`, then `closed` is the future of its end, then `leave`."""
+
+    def __init__(self, signalling: Signalling, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._signalling = signalling
+        self._rtc = Rtc(self._ask, self._media_lost)
+        self._producers: dict[str, str] = {}
+        self._receptions: dict[str, _Reception] = {}
+        self._lost: asyncio.Event = asyncio.Event()
+        self.closed: asyncio.Task[Closed]
+
+    @classmethod
+    async def dial(cls, http: ClientSession, url: URL, hooks: Hooks) -> Attachment:
+        """Raises RequestFailed when the dial fails."""
+        socket = await Signalling.dial(http, url)
+
+        async def on_request(method: str, data: dict[str, Any]) -> None:
+            await attachment._on_request(method, data)
+
+        async def on_notification(method: str, data: dict[str, Any]) -> None:
+            await attachment._on_notification(method, data)
+
+        attachment = cls(Signalling(socket, on_request, on_notification), hooks)
+        attachment.closed = asyncio.create_task(attachment._run())
+        return attachment
+
+    async def enter(self, *, name: str, send: bool, receive: bool) -> Welcome:
+        """Makes the transports and joins. Raises ParticipantError."""
+        await self._rtc.load(await self._ask("getRouterRtpCapabilities", {}))
+        if send:
+            await self._rtc.open("send")
+        if receive:
+            await self._rtc.open("recv")
+        answer = await self._ask(
+            "join",
+            {
+                "displayName": name,
+                "device": {"flag": "mafalda", "name": "mafalda join", "version": ""},
+                **({"rtpCapabilities": self._rtc.capabilities} if receive else {}),
+            },
+        )
+        peers = tuple(str(peer["id"]) for peer in answer.get("peers", ()))
+        return Welcome(peers, answer.get("resume"), str(answer.get("router", "")))
+
+    async def publish(self, source: Source) -> None:
+        """Starts to send `source`. Raises ParticipantError."""
+        if source.name in self._producers:
+            raise SourceError(f"{source.name} is published already")
+        track: MediaStreamTrack = source.open()
+        try:
+            self._producers[source.name] = await self._rtc.produce(track, {"source": source.name})
+        except BaseException:
+            track.stop()
+            raise
+
+    async def unpublish(self, name: str) -> None:
+        """Stops to send the source of that name."""
+        if name not in self._producers:
+            raise SourceError(f"{name} is not published")
+        await self._rtc.stop(self._producers.pop(name))
+
+    async def pause(self, name: str, *, paused: bool) -> None:
+        """Has the server hold a source back, or let it through again."""
+        producer_id = self._producers.get(name)
+        if producer_id is None:
+            raise SourceError(f"{name} is not published")
+        await self._ask("pauseProducer" if paused else "resumeProducer", {"producerId": producer_id})
+
+    async def leave(self) -> None:
+        """Says goodbye if the socket is open, and frees the media. Idempotent."""
+        await self._signalling.close()
+        if not self.closed.done():
+            self.closed.cancel()
+        await asyncio.wait((self.closed,))
+        for reception in tuple(self._receptions.values()):
+            await self._end(reception)
+        self._receptions.clear()
+        await self._rtc.close()
+
+    # -- the server's messages -----------------------------------------------------------------------------
+
+    async def _run(self) -> Closed:
+        reading = asyncio.create_task(self._signalling.run())
+        lost = asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait((reading, lost), return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else Closed(None, "the media connection failed")
+        finally:
+            for task in (reading, lost):
+                task.cancel()
+            await asyncio.wait((reading, lost))
+
+    def _media_lost(self, direction: Direction) -> None:
+        log.debug("media connection failed", direction=direction)
+        self._lost.set()
+
+    async def _ask(self, method: str, data: dict[str, Any]) -> dict[str, Any]:
+        return await self._signalling.request(method, data)
+
+    async def _on_request(self, method: str, data: dict[str, Any]) -> None:
+        if method != "newConsumer":
+            raise RequestFailed(method, "unknown method")
+        received = self._hooks.received(data["peerId"], _source_of(data), data["kind"])
+        stream = await self._rtc.consume(data)
+        received.begin()
+        received.paused = bool(data.get("producerPaused"))
+        task = asyncio.create_task(self._drain(stream, received))
+        self._receptions[data["id"]] = _Reception(stream, received, task)
+
+    async def _on_notification(self, method: str, data: dict[str, Any]) -> None:
+        reception = self._receptions.get(data.get("consumerId", ""))
+        if reception is None:
+            return
+        if method == "consumerPaused":
+            reception.received.paused = True
+        elif method == "consumerResumed":
+            reception.received.paused = False
+        elif method == "consumerClosed":
+            del self._receptions[data["consumerId"]]
+            await self._end(reception)
+            reception.received.ended = True
+            try:
+                await self._rtc.drop(reception.stream)
+            except MediaError as error:
+                log.warning("consumer not closed", error=str(error))
+
+    # -- media ---------------------------------------------------------------------------------------------
+
+    async def _drain(self, stream: Stream, received: Received) -> None:
+        """Reads the track to its end; each frame that comes out was decoded."""
+        look_again = 0.0
+        try:
+            while True:
+                frame = await stream.track.recv()
+                now = self._hooks.clock()
+                if isinstance(frame, VideoFrame):
+                    received.count(now, frame.width, frame.height)
+                elif isinstance(frame, AudioFrame):
+                    received.count(now)
+                else:  # aiortc decodes all that it receives
+                    continue
+                if now >= look_again:
+                    received.set_lost(stream.lost())
+                    look_again = now + LOSS_INTERVAL
+                self._hooks.on_frame(received, frame)
+        except MediaStreamError:
+            return
+        finally:
+            received.set_lost(stream.lost())
+
+    async def _end(self, reception: _Reception) -> None:
+        reception.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reception.task
+
+
+def _source_of(offer: dict[str, Any]) -> str:
+    app_data = offer.get("appData") or {}
+    return str(app_data.get("source") or offer["kind"])
+
+
+__all__ = ["Attachment", "Hooks", "OnFrame", "ParticipantError", "Welcome"]
