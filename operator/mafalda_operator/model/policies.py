@@ -134,7 +134,7 @@ ParameterValue = int | str
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """An item of mediaCodecs as the user wrote it; absent clock rate and channels are the codec's usual ones."""
+    """An item of mediaCodecs as written; what is absent is the codec's usual value."""
 
     mime_type: str
     clock_rate: int | None = None

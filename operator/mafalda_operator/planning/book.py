@@ -19,7 +19,7 @@ class ServerChange:
 
 
 class DesiredBook:
-    """One writer. `take` folds a plan in; `of` is the whole desired state of a server, for a new connection."""
+    """One writer. `take` folds a plan in; `of` is all a server should have, for a new connection."""
 
     def __init__(self) -> None:
         self._by_server: dict[ObjectKey, dict[str, DesiredEntry]] = {}
