@@ -1,0 +1,1 @@
+extern const int mafalda_empty_abseil_cpp;
