@@ -1,0 +1,107 @@
+# `make` lists the targets. Everything that is built lies in .venv, in tests/node/node_modules and in the cache
+# ($MAFALDA_CACHE, by default ~/.cache/mafalda); nothing else on the machine is touched.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NODE_INSTALLED := tests/node/node_modules/.installed
+PYTEST_ARGS ?=
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo REPORT=FILE also writes what it measured as JSON; make demo KEEP=1 leaves it running."
+	@echo "  make unit PYTEST_ARGS='-k name' passes arguments to pytest, as do integration and test."
+
+## Building
+
+.PHONY: setup
+setup: $(INSTALLED) ## Make .venv with pinned, hash-checked packages (Python 3.11 or newer)
+
+$(INSTALLED): requirements/dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or newer, or name one by PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$(command -v $(PYTHON)) is $$($(PYTHON) --version 2>&1), but Python 3.11 or newer is needed; name one by PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$$(command -v $(PYTHON)) lacks venv; install it once with: sudo apt-get install -y python3-venv" >&2; exit 1; }
+	@echo "setup: installing the packages of requirements/dev.txt into $(VENV)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: worker
+worker: ## Build mediasoup-worker and the code of its messages, once
+	@tools/build-worker
+
+.PHONY: kubernetes
+kubernetes: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once
+	@tools/build-kubernetes
+
+.PHONY: node
+node: $(NODE_INSTALLED) ## Install the Node clients that some tests run
+
+$(NODE_INSTALLED): tests/node/package-lock.json tests/node/package.json
+	@command -v npm >/dev/null || { echo "npm is not on PATH: install Node.js 20 or newer" >&2; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { \
+		echo "node is $$(node --version), but Node.js 20 or newer is needed" >&2; exit 1; }
+	@cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: build
+build: setup worker kubernetes node ## Build everything that demo and tests need
+
+## Checking
+
+.PHONY: lint
+lint: setup worker ## Check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: unit
+unit: setup worker ## Run the unit tests: no worker process, no cluster
+	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: integration
+integration: build ## Run the integration tests: real workers, a real API server
+	$(BIN)/pytest tests/integration $(PYTEST_ARGS)
+
+.PHONY: test
+test: ## Run every check and test, and print the time of each step
+	@tools/steps setup worker kubernetes node lint unit integration
+
+## Trying it out
+
+.PHONY: demo
+demo: setup worker kubernetes ## Show real media crossing three media servers, losing one, and healing
+	@$(BIN)/mafalda demo $(if $(REPORT),--report "$(REPORT)") $(if $(KEEP),--keep)
+
+.PHONY: down
+down: ## End what `make demo KEEP=1` left running
+	@[ ! -x $(BIN)/mafalda ] || $(BIN)/mafalda demo --down
+
+## Keeping it
+
+.PHONY: requirements
+requirements: $(INSTALLED) ## Compile requirements/*.in into pinned files with hashes (UPGRADE=1 raises versions)
+	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/runtime.txt requirements/runtime.in
+	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in
+	$(COMPILE) -o tools/worker/requirements.txt tools/worker/requirements.in
+
+.PHONY: clean
+clean: ## Remove what was made in the checkout; the cache stays
+	@[ ! -x $(BIN)/mafalda ] || $(MAKE) --no-print-directory down || echo "make down failed; going on" >&2
+	rm -rf $(VENV) tests/node/node_modules mediaserver/mediasoup/_fbs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
