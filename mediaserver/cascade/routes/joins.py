@@ -380,6 +380,8 @@ class JoinTable:
             self._unserve(producer, link, out)
             if wish.serve:
                 self._emit(Send(link, Unpiped(producer=producer, join=wish.join, serve=wish.serve)))
+        elif out.serve:
+            self._emit(Flow(Leg(producer, link, out.join, out.serve)))
         self.steer(producer, now)
 
     def _fail(self, producer: str, need: _Need, reason: str, now: float) -> None:

@@ -95,7 +95,7 @@ class PathTable:
         if known is None:
             known = self._add(entry)
         known.local = True
-        self._freshen(known, entry, None)
+        self._freshen(known, entry)
         self._spread(known)
         self._moved_entry(entry.key, now)
         self._settle_roster(now)
@@ -148,15 +148,15 @@ class PathTable:
             known = self._add(entry)
         known.heard[link] = path
         self._held.pop(key, None)
-        self._freshen(known, entry, link)
+        self._freshen(known, entry)
         self._spread(known)
         self._moved_entry(key, now)
         self._settle_roster(now)
 
-    def update(self, link: RouterName, message: Update, now: float) -> None:
+    def update(self, message: Update, now: float) -> None:
         known = self._known.get(message.entry.key)
         if known is not None:
-            self._freshen(known, message.entry, link)
+            self._freshen(known, message.entry)
             self._settle_roster(now)
 
     def withdraw(self, link: RouterName, message: Withdraw, now: float) -> None:
@@ -188,8 +188,12 @@ class PathTable:
             self.roster.add(entry)
         return known
 
-    def _freshen(self, known: _Known, entry: Entry, source: RouterName | None) -> None:
-        """Take a newer version in, and pass it on to whom the entry was announced."""
+    def _freshen(self, known: _Known, entry: Entry) -> None:
+        """Take a newer version in, and pass it on to all whom the entry was announced to.
+
+        To the one it came from as well, who may have forgotten the entry since, with an older
+        announcement from here still on its way.
+        """
         if entry.version <= known.entry.version:
             return
         known.entry = entry
@@ -199,8 +203,7 @@ class PathTable:
         else:
             self.roster.change(entry)
         for link in sorted(known.announced):
-            if link != source:
-                self._emit(Send(link, Update(entry=entry)))
+            self._emit(Send(link, Update(entry=entry)))
 
     def _spread(self, known: _Known, links: Iterable[RouterName] | None = None) -> None:
         """Bring what neighbours were told in line with the best path."""

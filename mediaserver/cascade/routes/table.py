@@ -229,7 +229,7 @@ class RouteTable:
             case Announce():
                 self._paths.announce(link, message, now)
             case Update():
-                self._paths.update(link, message, now)
+                self._paths.update(message, now)
             case Withdraw():
                 self._paths.withdraw(link, message, now)
             case Ended():
