@@ -1,0 +1,98 @@
+"""Kubernetes events: what happened to an object, for `kubectl describe`. Last in line, and dropped first."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from mafalda_operator.effects.api import BY_KIND, EVENTS, KubeApi, Object
+from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable
+from mafalda_operator.effects.writers import Urgency, Writers
+from mafalda_operator.planning.actions import EventNote
+
+COMPONENT = "mafalda-operator"
+MAX_WAITING = 2000
+"""More than these are dropped and counted: events are a courtesy, statuses the truth."""
+_REMEMBERED = 4096
+_REPEAT_SECONDS = 60.0
+"""The same words about the same object are told once in so long."""
+_MAX_MESSAGE = 1024
+
+log = structlog.get_logger(__name__)
+
+
+class EventWriter:
+    def __init__(
+        self,
+        api: KubeApi,
+        writers: Writers,
+        *,
+        instance: str,
+        clock: Callable[[], float],
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_dropped: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._api, self._writers, self._instance = api, writers, instance
+        self._clock, self._wall, self._on_dropped = clock, wall, on_dropped
+        self._waiting = 0
+        self._told: OrderedDict[EventNote, float] = OrderedDict()
+
+    def write(self, note: EventNote) -> None:
+        """Log it, and write it when nothing more urgent waits."""
+        if self._just_told(note):
+            return
+        emit = log.warning if note.type == "Warning" else log.info
+        emit(note.message, kind=note.kind, object=str(note.key), reason=note.reason)
+        if self._waiting >= MAX_WAITING:
+            self._on_dropped()
+            return
+        self._waiting += 1
+        body = self._body(note)
+        self._writers.submit(Urgency.EVENT, lambda: self._write(note, body)).add_done_callback(
+            lambda future: future.cancelled() or future.exception()
+        )
+
+    async def _write(self, note: EventNote, body: Object) -> None:
+        self._waiting -= 1
+        try:
+            await self._api.create(EVENTS, note.key.namespace, body)
+        except (ApiRefused, ApiUnavailable) as error:
+            self._on_dropped()
+            log.warning("event not written", kind=note.kind, object=str(note.key), error=str(error))
+
+    def _just_told(self, note: EventNote) -> bool:
+        now = self._clock()
+        told = self._told.get(note)
+        if told is not None and now - told < _REPEAT_SECONDS:
+            return True
+        self._told[note] = now
+        self._told.move_to_end(note)
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        return False
+
+    def _body(self, note: EventNote) -> Object:
+        now = self._wall().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {
+            "metadata": {"namespace": note.key.namespace, "name": f"{note.key.name}.{secrets.token_hex(8)}"},
+            "involvedObject": {
+                "apiVersion": BY_KIND[note.kind].api_version,
+                "kind": note.kind,
+                "namespace": note.key.namespace,
+                "name": note.key.name,
+                "uid": note.uid,
+            },
+            "type": note.type,
+            "reason": note.reason,
+            "message": note.message[:_MAX_MESSAGE],
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self._instance,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }

@@ -1,0 +1,124 @@
+"""Token keys: the Secrets that MediaClusters' key sets name, each read and watched by name.
+
+Watching by name needs no right to see any other Secret (RBAC: get, list and watch with resourceNames, or in
+the clusters' namespaces), and a rotated key reaches the media servers at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from mafalda_operator.effects.api import SECRETS, KubeApi, Object
+from mafalda_operator.effects.backoff import Backoff
+from mafalda_operator.effects.errors import Forbidden, Gone, KubeError
+from mafalda_operator.model import KeySecret, ObjectKey
+
+WATCH_SECONDS = 300
+
+log = structlog.get_logger(__name__)
+
+
+class KeySecrets:
+    """Holds the newest content of each wanted Secret; ``on_change`` is called with its name."""
+
+    def __init__(self, api: KubeApi, on_change: Callable[[ObjectKey], None]) -> None:
+        self._api, self._on_change = api, on_change
+        self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._held: dict[ObjectKey, KeySecret] = {}
+
+    def get(self, secret: ObjectKey) -> KeySecret | None:
+        """None: not read yet."""
+        return self._held.get(secret)
+
+    def set_wanted(self, wanted: Iterable[ObjectKey]) -> None:
+        """Watch exactly these."""
+        names = set(wanted)
+        for secret in self._tasks.keys() - names:
+            self._end(secret)
+        for secret in names - self._tasks.keys():
+            self._start(secret)
+
+    def read_again(self, secret: ObjectKey) -> None:
+        """Read at once, not when the watch says so."""
+        if secret in self._tasks:
+            task = self._tasks.pop(secret)
+            task.cancel()
+            self._ending.add(task)
+            self._start(secret)
+
+    async def close(self) -> None:
+        self.set_wanted(())
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _start(self, secret: ObjectKey) -> None:
+        task = asyncio.create_task(self._keep(secret), name=f"token keys {secret}")
+        task.add_done_callback(self._ended)
+        self._tasks[secret] = task
+
+    def _end(self, secret: ObjectKey) -> None:
+        task = self._tasks.pop(secret)
+        self._held.pop(secret, None)
+        task.cancel()
+        self._ending.add(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("watching token keys ended by a fault", exc_info=task.exception())
+
+    async def _keep(self, secret: ObjectKey) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._read_and_watch(secret)
+                backoff.reset()
+            except Gone:
+                continue
+            except Forbidden as error:
+                remedy = "allow get, list and watch of this Secret to the operator's account"
+                log.error("may not read token keys", secret=str(secret), error=str(error), remedy=remedy)
+                await asyncio.sleep(backoff.next(error))
+            except KubeError as error:
+                log.warning("cannot read token keys now", secret=str(secret), error=str(error))
+                await asyncio.sleep(backoff.next(error))
+
+    async def _read_and_watch(self, secret: ObjectKey) -> None:
+        selector = f"metadata.name={secret.name}"
+        listing = await self._api.list(SECRETS, secret.namespace, field_selector=selector)
+        self._take(secret, listing.items[0] if listing.items else None)
+        async for event in self._api.watch(
+            SECRETS,
+            secret.namespace,
+            field_selector=selector,
+            since=listing.resource_version,
+            seconds=WATCH_SECONDS,
+        ):
+            if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
+                self._take(secret, event["object"] if event["type"] != "DELETED" else None)
+
+    def _take(self, secret: ObjectKey, obj: Object | None) -> None:
+        content = (
+            KeySecret(keys=_keys(secret, obj), exists=True)
+            if obj is not None
+            else KeySecret({}, exists=False)
+        )
+        if self._held.get(secret) != content:
+            self._held[secret] = content
+            self._on_change(secret)
+
+
+def _keys(secret: ObjectKey, obj: Object) -> dict[str, bytes]:
+    keys: dict[str, bytes] = {}
+    for kid, encoded in (obj.get("data") or {}).items():
+        try:
+            keys[kid] = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            log.error("token key is not base64", secret=str(secret), kid=kid)
+    return keys

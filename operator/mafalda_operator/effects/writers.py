@@ -1,0 +1,127 @@
+"""The few hands that write to the API server: urgent first, so many at a time, so many a second.
+
+Reads pass by; they are few. A 429 makes every writer wait as long as the API server asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from mafalda_operator.effects.errors import ApiRefused
+
+ResultT = TypeVar("ResultT")
+
+WRITERS = 16
+RATE = 400.0
+"""Writes a second, sustained; a second's worth may come at once."""
+MAX_QUEUED = 100_000
+
+
+class Urgency(IntEnum):
+    """What waits for what."""
+
+    ACTION = 0
+    """Creates, deletes, bindings: everything else follows from them."""
+    SESSION_STATUS = 1
+    """What users wait for."""
+    STATUS = 2
+    """Clusters and servers."""
+    ROUTER_STATUS = 3
+    """What nobody waits for."""
+    EVENT = 4
+
+
+class QueueFullError(Exception):
+    """More writes wait than ``MAX_QUEUED``: the API server is far too slow, or the operator is broken."""
+
+
+class RateLimiter:
+    """A token bucket of one second's depth; ``pause`` empties it for a while."""
+
+    def __init__(self, rate: float = RATE, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._tokens = rate
+        self._at = clock()
+        self._paused_until = 0.0
+
+    def take(self) -> float:
+        """Take one token; the seconds to wait before using it."""
+        now = self._clock()
+        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        self._tokens -= 1
+        return max(0.0, -self._tokens / self._rate, self._paused_until - now)
+
+    def pause(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+
+class Writers:
+    """Runs jobs by urgency, in order within one. ``run`` must be awaited by somebody."""
+
+    def __init__(self, limiter: RateLimiter | None = None, *, writers: int = WRITERS) -> None:
+        self._limiter = limiter or RateLimiter()
+        self._count = writers
+        self._heap: list[tuple[int, int, Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = []
+        self._order = itertools.count()
+        self._available = asyncio.Semaphore(0)
+
+    def submit(self, urgency: Urgency, job: Callable[[], Awaitable[ResultT]]) -> asyncio.Future[ResultT]:
+        """Queue a job; its result or exception comes in the future. Raises QueueFullError.
+
+        A job whose future is cancelled before its turn is left out.
+        """
+        if len(self._heap) >= MAX_QUEUED:
+            raise QueueFullError(f"{MAX_QUEUED} writes wait for the API server")
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._heap, (int(urgency), next(self._order), job, future))
+        self._available.release()
+        return future
+
+    @property
+    def queued(self) -> int:
+        return len(self._heap)
+
+    async def run(self) -> None:
+        """Until cancelled; what waits then is cancelled, too."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._count):
+                    group.create_task(self._write())
+        finally:
+            for *_, future in self._heap:
+                future.cancel()
+            self._heap.clear()
+
+    async def _write(self) -> None:
+        while True:
+            await self._available.acquire()
+            *_, job, future = heapq.heappop(self._heap)
+            if future.cancelled():
+                continue
+            wait = self._limiter.take()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            try:
+                result = await job()
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001  handed to whoever waits for the job
+                self._note(error)
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, ApiRefused) and error.status == 429:
+            self._limiter.pause(error.retry_after or 0.5)

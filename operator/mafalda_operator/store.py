@@ -1,0 +1,207 @@
+"""What the operator knows of the cluster: the newest version of every observed object.
+
+Three sources feed it: watch events (late, sometimes repeated, deletions sometimes missing), whole LISTs,
+and the answers to our own writes (first to know). Versions decide: Kubernetes' resourceVersions are
+comparable integers within a resource (KEP-5504), and a UID that was deleted never comes back.
+
+The store holds versions only and passes what is news on to the planner's Inventory. No I/O; one event
+loop calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mafalda_operator.model import (
+    Inventory,
+    MediaCluster,
+    MediaRouter,
+    MediaServer,
+    MediaSession,
+    NamespaceInfo,
+    ObjectKey,
+    Scope,
+)
+from mafalda_operator.model.keys import Kind
+
+Object = dict[str, Any]
+
+TOMBSTONE_SECONDS = 600.0
+"""For so long a late event cannot bring a deleted object back; re-LISTs come more often."""
+
+
+class Sink(Protocol):
+    """Where news of one kind goes; both return what is to be planned anew."""
+
+    def put(self, obj: Object) -> Scope: ...
+    def remove(self, key: ObjectKey) -> Scope: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    uid: str
+    version: int
+
+
+@dataclass
+class KindStore:
+    """The versions of one kind's objects."""
+
+    sink: Sink
+    clock: Callable[[], float]
+    listed_at: float | None = None
+    """When the newest LIST that was taken in began, by ``clock``."""
+    held: dict[ObjectKey, Held] = field(default_factory=dict)
+    _tombstones: dict[str, float] = field(default_factory=dict)
+
+    def put(self, obj: Object) -> Scope:
+        """Take a version of an object in, unless what is held is as new or the object was deleted."""
+        key, uid, version = identity(obj)
+        held = self.held.get(key)
+        if uid in self._tombstones or (held is not None and version <= held.version):
+            return Scope()
+        if held is not None and held.uid != uid:
+            self._tombstones[held.uid] = self.clock()
+        self.held[key] = Held(uid, version)
+        return self.sink.put(obj)
+
+    def delete(self, key: ObjectKey, uid: str) -> Scope:
+        """Take the deletion of the object with that UID in; it cannot come back."""
+        self._tombstones[uid] = self.clock()
+        held = self.held.get(key)
+        if held is None or held.uid != uid:
+            return Scope()
+        del self.held[key]
+        return self.sink.remove(key)
+
+    def replace(self, objects: Iterable[Object], version: int, began: float, namespace: str | None) -> Scope:
+        """Take a whole LIST in, as of ``version`` and begun at ``began``; of one namespace, or of all.
+
+        What it lacks is gone, unless that is newer than the LIST.
+        """
+        scopes, present = [], set()
+        for obj in objects:
+            present.add(identity(obj)[1])
+            scopes.append(self.put(obj))
+        missing = [
+            (key, held.uid)
+            for key, held in self.held.items()
+            if held.uid not in present
+            and held.version <= version
+            and (namespace is None or key.namespace == namespace)
+        ]
+        scopes += [self.delete(key, uid) for key, uid in missing]
+        self.listed_at = began
+        self._forget()
+        return merged(scopes)
+
+    def _forget(self) -> None:
+        oldest = self.clock() - TOMBSTONE_SECONDS
+        for uid in [uid for uid, at in self._tombstones.items() if at < oldest]:
+            del self._tombstones[uid]
+
+
+class Store:
+    """All kinds. Every change goes to ``inventory``; what it makes necessary to plan, to ``on_change``."""
+
+    def __init__(
+        self, inventory: Inventory, *, clock: Callable[[], float], on_change: Callable[[Scope], None]
+    ) -> None:
+        self.inventory = inventory
+        self._on_change = on_change
+        self.kinds: dict[str, KindStore] = {
+            kind: KindStore(_ResourceSink(inventory, kind, parse), clock) for kind, parse in _PARSERS.items()
+        }
+        self.kinds["Namespace"] = KindStore(_NamespaceSink(inventory), clock)
+
+    def put(self, kind: str, obj: Object) -> None:
+        self._tell(self.kinds[kind].put(obj))
+
+    def delete(self, kind: str, key: ObjectKey, uid: str) -> None:
+        self._tell(self.kinds[kind].delete(key, uid))
+
+    def replace(
+        self,
+        kind: str,
+        objects: Iterable[Object],
+        version: int,
+        *,
+        began: float,
+        namespace: str | None = None,
+    ) -> None:
+        self._tell(self.kinds[kind].replace(objects, version, began, namespace))
+
+    def note_event(self, kind: str, event_type: str | None, obj: Object) -> None:
+        """Take a watch event in; ``event_type`` as Kubernetes has it, None for an object that was listed."""
+        key, uid, _ = identity(obj)
+        if event_type == "DELETED":
+            self.delete(kind, key, uid)
+        else:
+            self.put(kind, obj)
+
+    def listed_since(self, moment: float) -> bool:
+        """Whether every kind was listed by a LIST that began at ``moment`` or later."""
+        return all(store.listed_at is not None and store.listed_at >= moment for store in self.kinds.values())
+
+    def _tell(self, scope: Scope) -> None:
+        if scope:
+            self._on_change(scope)
+
+
+@dataclass
+class _ResourceSink:
+    inventory: Inventory
+    kind: Kind
+    parse: Callable[[Object], MediaCluster | MediaServer | MediaSession | MediaRouter]
+
+    def put(self, obj: Object) -> Scope:
+        return self.inventory.put(self.parse(obj))
+
+    def remove(self, key: ObjectKey) -> Scope:
+        return self.inventory.remove(self.kind, key)
+
+
+@dataclass
+class _NamespaceSink:
+    inventory: Inventory
+
+    def put(self, obj: Object) -> Scope:
+        metadata = obj["metadata"]
+        terminating = metadata.get("deletionTimestamp") is not None
+        info = NamespaceInfo(labels=metadata.get("labels") or {}, terminating=terminating)
+        return self.inventory.put_namespace(metadata["name"], info)
+
+    def remove(self, key: ObjectKey) -> Scope:
+        return self.inventory.put_namespace(key.name, None)
+
+
+_PARSERS: dict[Kind, Callable[[Object], MediaCluster | MediaServer | MediaSession | MediaRouter]] = {
+    "MediaCluster": MediaCluster.parse,
+    "MediaServer": MediaServer.parse,
+    "MediaSession": MediaSession.parse,
+    "MediaRouter": MediaRouter.parse,
+}
+
+
+def merged(scopes: Iterable[Scope]) -> Scope:
+    """The union of scopes, at a cost that grows with what they name."""
+    known = [scope for scope in scopes if scope]
+    return Scope(
+        _union([scope.sessions for scope in known]),
+        _union([scope.servers for scope in known]),
+        _union([scope.clusters for scope in known]),
+    )
+
+
+def _union(parts: list[frozenset[ObjectKey] | None]) -> frozenset[ObjectKey] | None:
+    sets = [part for part in parts if part is not None]
+    return frozenset().union(*sets) if len(sets) == len(parts) else None
+
+
+def identity(obj: Mapping[str, Any]) -> tuple[ObjectKey, str, int]:
+    """Key, UID and version of an object as the API server gives it. Cluster-scoped: the namespace is ""."""
+    metadata = obj["metadata"]
+    key = ObjectKey(metadata.get("namespace") or "", metadata["name"])
+    return key, metadata["uid"], int(metadata["resourceVersion"])
