@@ -11,9 +11,9 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -78,6 +78,13 @@ class Connection:
         self._shutting: asyncio.Task[None] | None = None
         self._ran = False
 
+    @property
+    def response(self) -> web.StreamResponse:
+        """What the handler of an accepted upgrade returns when ``run`` has ended."""
+        if not isinstance(self.socket, web.WebSocketResponse):
+            raise TypeError(f"{self.name} was dialled, not accepted")
+        return self.socket
+
     # -- calling --------------------------------------------------------------------------------------
 
     async def call(
@@ -134,7 +141,7 @@ class Connection:
         if self._ran:
             raise RuntimeError("run() was called before")
         self._ran = True
-        own = [asyncio.create_task(self._guard(work())) for work in (self._outbox.run, self._beat)]
+        own = [asyncio.create_task(self._guard(work)) for work in (self._outbox.run, self._beat)]
         try:
             await self._read()
         finally:
@@ -175,9 +182,9 @@ class Connection:
     def _reason(self) -> str:
         return "closed by this side" if self._failure is None else str(self._failure)
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except WireError as error:
             self._fail(error, WSCloseCode.GOING_AWAY, patience=0.2)
 
@@ -328,7 +335,7 @@ async def accept(
     silence: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Connection:
-    """Upgrade ``request``. The handler awaits ``run`` and then returns the connection's ``socket``."""
+    """Upgrade ``request``. The handler awaits ``run`` and then returns the connection's ``response``."""
     socket = web.WebSocketResponse(
         timeout=_CLOSE_SECONDS, max_msg_size=frames.MAX_MESSAGE_BYTES, compress=False, decode_text=False
     )

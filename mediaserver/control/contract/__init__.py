@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from mediaserver.wire.membership import identity
 from mediaserver.wire.replica import Delta
 
 CONTROL_PROTOCOL = 1
@@ -106,16 +105,6 @@ class ServerHello(WireStruct, frozen=True):
     nonce: str
     proof: str
     zone: str = ""
-
-
-def dialler_identity(hello: ControlHello) -> str:
-    """What the dialler's proof (side "dialler", path CONTROL_PATH) is made over besides the nonces."""
-    return identity(hello.role, hello.cluster_uid, hello.server_name, str(hello.epoch))
-
-
-def acceptor_identity(hello: ServerHello) -> str:
-    """The same for the server's proof, side "acceptor"."""
-    return identity(hello.cluster_uid, hello.instance_id)
 
 
 # -- desired state --------------------------------------------------------------------------------------

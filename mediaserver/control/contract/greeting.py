@@ -29,7 +29,7 @@ GREETING_SECONDS = 3.0
 
 def dialler_identity(hello: ControlHello) -> str:
     """What the dialler's proof is made over, besides the nonces."""
-    return membership.identity(hello.role, hello.cluster_uid, hello.server_name)
+    return membership.identity(hello.role, hello.cluster_uid, hello.server_name, str(hello.epoch))
 
 
 def acceptor_identity(hello: ServerHello) -> str:
