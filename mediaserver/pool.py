@@ -24,6 +24,7 @@ from mediaserver.mediasoup import (
     TransportPortRange,
     WebRtcServer,
     Worker,
+    WorkerDiedError,
     create_worker,
 )
 
@@ -155,12 +156,17 @@ class WorkerPool:
         """Lets a worker have the slot until it dies; returns why it did. Ends the worker when cancelled."""
         died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def on_died(error: Exception) -> None:
+        def on_died(error: WorkerDiedError) -> None:
+            # At once, so that nobody is handed a worker that is dead.
+            slot.worker = slot.webrtc_server = None
+            slot.state, slot.reason = "Starting", str(error)
             if not died.done():
                 died.set_result(str(error))
 
         unsubscribe = worker.on_died.subscribe(on_died)
         try:
+            if worker.died:
+                return f"worker {worker.pid} died as soon as it ran"
             slot.worker, slot.webrtc_server = worker, server
             slot.state, slot.reason = "Running", ""
             log.info("worker runs", slot=slot.index, pid=worker.pid, restarts=slot.restarts)
@@ -170,7 +176,8 @@ class WorkerPool:
         finally:
             unsubscribe()
             slot.worker = slot.webrtc_server = None
-            await worker.close()
+            worker.close()
+            await worker.wait_closed()
 
     def _vacate(self, slot: WorkerSlot, failures: int, reason: str) -> None:
         slot.state = "Failing" if failures >= FAILING_AFTER else "Starting"
@@ -181,7 +188,8 @@ class WorkerPool:
         """A running worker and its WebRtcServer; none is left behind when this fails or is cancelled."""
         async with asyncio.timeout(START_DEADLINE), contextlib.AsyncExitStack() as undo:
             worker = await create_worker(worker_bin=self.config.worker_bin)
-            undo.push_async_callback(worker.close)
+            undo.push_async_callback(worker.wait_closed)
+            undo.callback(worker.close)
             server = await self._listen(worker, self.config.client_port + index)
             undo.pop_all()
             return worker, server

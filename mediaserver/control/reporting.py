@@ -1,0 +1,199 @@
+"""What a media server tells about itself: states when they change, load each second, dumps when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mediaserver.cascade import CascadeHost, HostedRouter
+from mediaserver.control.contract import (
+    Dump,
+    LinkEntry,
+    LinkState,
+    Load,
+    ReportedEntry,
+    RouterEntry,
+    RouterLoad,
+    RouterState,
+    WorkerLoad,
+    link_key,
+    router_key,
+    worker_key,
+)
+from mediaserver.control.converge import Converger
+from mediaserver.mediasoup import PipeTransport, Router, Worker
+from mediaserver.pool import WorkerPool
+
+DUMP_DEADLINE = 4.0
+"""Seconds that the workers have to dump what they hold."""
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Reporting:
+    """Reads pool, cascade and converger; owns nothing but the figures of the last second."""
+
+    def __init__(
+        self,
+        host: CascadeHost,
+        pool: WorkerPool,
+        converger: Converger,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.last_load: Load | None = None
+        self._host = host
+        self._pool = pool
+        self._converger = converger
+        self._clock = clock
+        self._cpu: dict[int, tuple[int, float, float]] = {}
+        """By slot: pid, moment and CPU seconds of the last reading."""
+
+    def states(self) -> dict[str, ReportedEntry]:
+        """Every worker slot, every router and link that is open, and why desired ones are not."""
+        states: dict[str, ReportedEntry] = {
+            worker_key(slot.index): slot.reported() for slot in self._pool.slots
+        }
+        for key, problem in self._converger.problems.items():
+            entry = self._converger.desired.get(key)
+            if isinstance(entry, RouterEntry):
+                states[key] = RouterState(
+                    namespace=entry.namespace,
+                    name=entry.name,
+                    session_uid=entry.session_uid,
+                    worker_slot=entry.worker_slot,
+                    ready=False,
+                    reason=problem.reason,
+                    message=problem.message,
+                )
+            elif isinstance(entry, LinkEntry):
+                states[key] = LinkState(
+                    namespace=entry.namespace,
+                    local_router=entry.local_router,
+                    remote_router=entry.remote_router,
+                    ready=False,
+                    reason=problem.reason,
+                    message=problem.message,
+                )
+        for router in self._host.router_states():
+            states[router_key(router.namespace, router.name)] = router
+        for link in self._host.link_states():
+            states[link_key(link.namespace, link.local_router, link.remote_router)] = link
+        return states
+
+    def participants(self) -> int:
+        """Participants attached to routers of this server."""
+        return sum(local_participants(hosted) for hosted in self._host.routers.values())
+
+    # -- load -----------------------------------------------------------------------------------------
+
+    def load(self) -> Load:
+        """Live figures. A worker whose CPU time is not known yet is left out, for it would read as idle."""
+        cpu = self._measure_cpu()
+        by_slot: dict[int, list[RouterLoad]] = {slot.index: [] for slot in self._pool.slots}
+        routers = {}
+        pipes = 0
+        for key, hosted in self._host.routers.items():
+            routers[key] = router_load(hosted)
+            by_slot[hosted.slot.index].append(routers[key])
+            pipes += sum(isinstance(transport, PipeTransport) for transport in hosted.router.transports)
+        config = self._pool.config
+        self.last_load = Load(
+            workers=[
+                WorkerLoad(
+                    slot=slot,
+                    cpu=cores,
+                    routers=len(by_slot[slot]),
+                    producers=sum(load.producers for load in by_slot[slot]),
+                    consumers=sum(load.consumers for load in by_slot[slot]),
+                )
+                for slot, cores in sorted(cpu.items())
+            ],
+            routers=routers,
+            peers=self._host.peer_ages(),
+            free_pipe_ports=max(0, config.pipe_end_port - config.pipe_port + 1 - pipes),
+        )
+        return self.last_load
+
+    def _measure_cpu(self) -> dict[int, float]:
+        """Cores used since the last call, by slot, of the workers that were there then, too."""
+        now = self._clock()
+        cores = {}
+        readings = {}
+        for slot in self._pool.slots:
+            seconds = None if slot.worker is None else cpu_seconds(slot.worker.pid)
+            if slot.worker is None or seconds is None:
+                continue
+            readings[slot.index] = (slot.worker.pid, now, seconds)
+            pid, then, earlier = self._cpu.get(slot.index, (0, now, 0.0))
+            if pid == slot.worker.pid and now > then:
+                cores[slot.index] = (seconds - earlier) / (now - then)
+        self._cpu = readings
+        return cores
+
+    # -- dump -----------------------------------------------------------------------------------------
+
+    async def dump(self) -> Dump:
+        """What the workers themselves say that exists in them. Raises MediasoupError, TimeoutError."""
+        names = {
+            str(hosted.router.id): f"{hosted.entry.namespace}/{hosted.entry.name}"
+            for hosted in self._host.routers.values()
+        }
+        dumps = [
+            self._dump_worker(slot.index, slot.worker, names)
+            for slot in self._pool.slots
+            if slot.worker is not None
+        ]
+        async with asyncio.timeout(DUMP_DEADLINE):
+            return Dump(workers=list(await asyncio.gather(*dumps)))
+
+    async def _dump_worker(self, index: int, worker: Worker, names: dict[str, str]) -> dict[str, Any]:
+        known = {router.id: router for router in worker.routers}
+        dump = await worker.dump()
+        routers = []
+        for router_id in dump.router_ids:
+            router = known.get(router_id)
+            found = {"transports": [], "producers": [], "consumers": []}
+            if router is not None:
+                found = await dump_router(router)
+            routers.append({"id": str(router_id), "name": names.get(str(router_id), ""), **found})
+        return {"slot": index, "pid": worker.pid, "routers": routers}
+
+
+async def dump_router(router: Router) -> dict[str, list[str]]:
+    """Ids of a router's transports, producers and consumers, from its worker."""
+    dump = await router.dump()
+    return {
+        "transports": [str(transport) for transport in dump.transport_ids],
+        "producers": [str(producer) for producer in dump.map_producer_id_consumer_ids],
+        "consumers": [str(consumer) for consumer in dump.map_consumer_id_producer_id],
+    }
+
+
+def router_load(hosted: HostedRouter) -> RouterLoad:
+    """Counts of one router: its participants, and producers and consumers with those of pipes."""
+    transports = hosted.router.transports
+    return RouterLoad(
+        participants=local_participants(hosted),
+        producers=len(hosted.router.producers),
+        consumers=sum(len(transport.consumers) for transport in transports),
+    )
+
+
+def local_participants(hosted: HostedRouter) -> int:
+    """Participants attached to this router, of all that its session has."""
+    return sum(info.router == hosted.entry.name for info in hosted.participants.values())
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time that a process has used, from /proc (proc(5)); None when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The second field is the program's name in parentheses, which may hold blanks and parentheses itself.
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / _TICKS

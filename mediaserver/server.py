@@ -1,0 +1,237 @@
+"""One media server process: workers, cascade, control link, signalling and health, put together.
+
+    listeners ─┬─ internal      /control ─▶ ControlEndpoint ─▶ Converger ─▶ CascadeHost ─▶ WorkerPool
+               │                /peer    ─▶ CascadeHost
+               ├─ participants  /ws, /   ─▶ SignallingEndpoint ─▶ CascadeHost
+               └─ health        /healthz, /readyz, /metrics
+
+What is lower in this picture is started first and closed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from importlib import metadata
+
+import structlog
+from aiohttp import web
+from prometheus_client.core import Metric
+
+from mediaserver.cascade import CascadeHost, Identity
+from mediaserver.config import ServerConfig
+from mediaserver.control.contract import CONTROL_PATH, PEER_PATH, ControlHello
+from mediaserver.control.converge import Converger
+from mediaserver.control.endpoint import ControlEndpoint
+from mediaserver.control.facts import ServerFacts
+from mediaserver.control.membership_state import MembershipState, MembershipStateError
+from mediaserver.control.reporting import Reporting
+from mediaserver.health import LAG_LIMIT, LoopLag, health_app
+from mediaserver.mediasoup import WORKER_VERSION, WorkerStartError, find_worker_bin
+from mediaserver.metrics import Figures, metrics
+from mediaserver.pool import WorkerPool
+from mediaserver.signalling import SignallingEndpoint
+from mediaserver.stopping import StopRequests
+from mediaserver.wire.errors import ListenError, MembershipError
+from mediaserver.wire.listen import ListenAddress, Listener, listen
+from mediaserver.wire.membership import ClusterKey
+
+log = structlog.get_logger(__name__)
+
+_DRAIN_TICK = 0.1
+
+
+class StartError(Exception):
+    """The media server can't start; the message names the setting and the remedy."""
+
+
+class MediaServer:
+    """Runs from `start` to `close`; `close` may be called at any moment and leaves nothing behind."""
+
+    def __init__(self, config: ServerConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        self._started = False
+        self._draining = False
+        try:
+            find_worker_bin(config.pool.worker_bin)
+            key = ClusterKey.load(config.cluster_key_file)
+            self._membership = MembershipState.load(config.state_dir, forget=config.forget)
+        except (WorkerStartError, MembershipError, MembershipStateError) as error:
+            raise StartError(str(error)) from error
+        self._facts = ServerFacts(
+            version=_version(),
+            worker_version=WORKER_VERSION,
+            internal=config.internal,
+            participants=config.participants,
+            pool=config.pool,
+            zone=config.zone,
+        )
+        self.pool = WorkerPool(config.pool, clock=clock)
+        self.host = CascadeHost(
+            pool=self.pool, instance_id=self._facts.instance_id, cluster_key=key, identity=None, clock=clock
+        )
+        self.converger = Converger(self.host, self.pool, clock=clock)
+        self._reporting = Reporting(self.host, self.pool, self.converger, clock=clock)
+        self.control = ControlEndpoint(
+            facts=self._facts,
+            pool=self.pool,
+            converger=self.converger,
+            reporting=self._reporting,
+            membership=self._membership,
+            cluster_key=key,
+            on_identity=self._identify,
+            clock=clock,
+        )
+        self.signalling = SignallingEndpoint(self.host, clock=clock)
+        self._lag = LoopLag(clock)
+        self._wire()
+
+    async def start(self) -> None:
+        """Listens and fills the worker slots. Raises StartError; `close` undoes what was done by then.
+
+        Returns when every slot had its first attempt; one that failed is tried again for ever.
+        """
+        self._lag.start()
+        self.converger.start()
+        self.control.start()
+        kept = self._membership.current
+        if kept.cluster_uid and kept.server_name:
+            self.host.identify(Identity(cluster_uid=kept.cluster_uid, server_name=kept.server_name))
+        config = self._config
+        health = health_app(self.problems, self._metrics)
+        await self._listen("--health-listen", config.health, health)
+        await self._listen("--participants-listen", config.participants, self._participants_app())
+        await self._listen("--internal-listen", config.internal, self._internal_app())
+        await self.pool.start()
+        self._started = True
+        log.info("media server runs", instance=self._facts.instance_id, workers=len(self.pool.slots))
+
+    async def drain(self, timeout: float, at_once: asyncio.Event) -> None:
+        """Takes no new participants or routers; waits till nobody is left, `timeout` passes or `at_once`."""
+        self._draining = True
+        self.converger.drain()
+        deadline = self._clock() + timeout
+        while (left := self.participants()) and not at_once.is_set():
+            remaining = deadline - self._clock()
+            if remaining <= 0:
+                log.info("participants left when the drain ended", participants=left)
+                return
+            try:
+                async with asyncio.timeout(min(_DRAIN_TICK, remaining)):
+                    await at_once.wait()
+            except TimeoutError:
+                continue
+
+    async def close(self) -> None:
+        """Sends participants away (dial again), ends connections, workers and listeners. Idempotent."""
+        self._draining = True
+        await self.signalling.drain("the media server stops")
+        await self.control.close()
+        await self.converger.close()
+        await self.host.close()
+        await self.pool.close()
+        await asyncio.gather(*(listener.close() for listener in self._listeners))
+        self._listeners = []
+        await self._lag.close()
+
+    def participants(self) -> int:
+        """Participants attached to routers of this server."""
+        return self._reporting.participants()
+
+    def problems(self) -> list[str]:
+        """Why the server is not ready, one line each; none when it is."""
+        found = []
+        if not self._started:
+            found.append("starting")
+        if self._draining:
+            found.append("draining: no new participants are taken")
+        for slot in self.pool.slots:
+            if slot.state != "Running":
+                found.append(f"worker slot {slot.index} is {slot.state}: {slot.reason or 'being started'}")
+        lag = self._lag.worst
+        if lag > LAG_LIMIT:
+            found.append(f"the event loop came {lag:.1f} s late, at most {LAG_LIMIT:g} s is well")
+        return found
+
+    def _identify(self, hello: ControlHello) -> None:
+        self.host.identify(Identity(cluster_uid=hello.cluster_uid, server_name=hello.server_name))
+
+    def _metrics(self) -> Iterable[Metric]:
+        facts = self._facts
+        info = {
+            "version": facts.version,
+            "worker_version": facts.worker_version,
+            "instance_id": facts.instance_id,
+            "zone": facts.zone,
+        }
+        return metrics(
+            Figures(
+                info=info,
+                states=self._reporting.states(),
+                load=self._reporting.last_load,
+                control_connections=self.control.connections(),
+                loop_lag=self._lag.worst,
+                draining=self._draining,
+            )
+        )
+
+    # -- listeners ------------------------------------------------------------------------------------
+
+    async def _listen(self, flag: str, address: ListenAddress, app: web.Application) -> None:
+        try:
+            listener = await listen(app, address)
+        except ListenError as error:
+            raise StartError(f"{flag} {address}: {error}; free the port or choose another one") from error
+        self._listeners.append(listener)
+        log.info("listening", flag=flag, address=str(listener.address))
+
+    def _internal_app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get(CONTROL_PATH, self.control.handle)
+        app.router.add_get(PEER_PATH, self._peer)
+        return app
+
+    def _participants_app(self) -> web.Application:
+        app = web.Application()
+        for path in ("/ws", "/"):
+            app.router.add_get(path, self._participant)
+        return app
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mafalda-operator")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+async def serve(config: ServerConfig) -> None:
+    """Runs a media server until SIGTERM or SIGINT, then drains and closes it. Raises StartError."""
+    with StopRequests() as stop:
+        server = MediaServer(config)
+        try:
+            if await _start_unless(server, stop.asked):
+                await stop.asked.wait()
+                await server.drain(config.drain_timeout, stop.insisted)
+        finally:
+            await server.close()
+    log.info("stopped")
+
+
+async def _start_unless(server: MediaServer, stop: asyncio.Event) -> bool:
+    """Starts the server, unless it is to stop before it is done; whether it runs. Raises StartError."""
+    starting = asyncio.create_task(server.start())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return False
+        await starting
+        return True
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
