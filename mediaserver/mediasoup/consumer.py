@@ -1,0 +1,219 @@
+"""Consumer: media that leaves a router."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from . import reports
+from ._fbs import consumer as fbs
+from ._fbs import transport as fbs_transport
+from .convert_stream import consumer_dump, consumer_score, layers_from_fbs, layers_to_fbs, stream_stats
+from .errors import CloseReason, InvalidArgumentError
+from .events import Event
+from .messages import Body, Method
+from .messages import Event as WorkerEvent
+from .node import Node
+from .rtp_parameters import MediaKind, RtpParameters
+from .types import AppData, ConsumerId, ConsumerLayers, ConsumerScore, ConsumerType, ProducerId
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+BEST_SCORE: Final = ConsumerScore(score=10, producer_score=10, producer_scores=[])
+
+
+class Consumer(Node):
+    """Audio or video that a transport sends (https://mediasoup.org/documentation/v3/mediasoup/api/#Consumer).
+
+    Made by `Transport.consume`. It closes with its producer: `on_producer_close`, then `on_close`. An event
+    may have come before `consume` returned, so look at `closed` and `producer_paused` then.
+    """
+
+    KIND = "Consumer"
+    CHILDREN_REASON = CloseReason.CLOSED
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        id: ConsumerId,
+        producer_id: ProducerId,
+        kind: MediaKind,
+        type: ConsumerType,
+        rtp_parameters: RtpParameters,
+        status: fbs_transport.ConsumeResponse,
+        app_data: AppData | None,
+    ) -> None:
+        super().__init__(
+            id=id, channel=transport._channel, hook=transport._hook, parents=(transport,), app_data=app_data
+        )
+        self._transport_id = transport.id
+        self._producer_id = producer_id
+        self._kind: MediaKind = kind
+        self._type: ConsumerType = type
+        self._rtp_parameters = rtp_parameters
+        self._paused = status.paused
+        self._producer_paused = status.producer_paused
+        # A pipe consumer has no score of its own.
+        self._score = BEST_SCORE if type == "pipe" else consumer_score(status.score)
+        self._preferred_layers = layers_from_fbs(status.preferred_layers)
+        self._current_layers: ConsumerLayers | None = None
+        self._priority = 1
+        self.on_transport_close: Event[CloseReason] = self._event("on_transport_close")
+        """Comes before `on_close` when the transport, or a parent of it, was closed."""
+        self.on_producer_close: Event[None] = self._event("on_producer_close")
+        self.on_producer_pause: Event[None] = self._event("on_producer_pause")
+        self.on_producer_resume: Event[None] = self._event("on_producer_resume")
+        self.on_pause: Event[None] = self._event("on_pause")
+        """Media stopped: `pause()` here, or the producer was paused while this was not."""
+        self.on_resume: Event[None] = self._event("on_resume")
+        self.on_score: Event[ConsumerScore] = self._event("on_score")
+        self.on_layers_change: Event[ConsumerLayers | None] = self._event("on_layers_change")
+        """The layers now sent; None when none are."""
+
+    @property
+    def id(self) -> ConsumerId:
+        return ConsumerId(self._id)
+
+    @property
+    def producer_id(self) -> ProducerId:
+        return self._producer_id
+
+    @property
+    def kind(self) -> MediaKind:
+        return self._kind
+
+    @property
+    def type(self) -> ConsumerType:
+        return self._type
+
+    @property
+    def rtp_parameters(self) -> RtpParameters:
+        """For the endpoint that receives; what `consume` of mediasoup-client takes."""
+        return self._rtp_parameters
+
+    @property
+    def paused(self) -> bool:
+        """Whether this consumer is paused, whatever its producer is."""
+        return self._paused
+
+    @property
+    def producer_paused(self) -> bool:
+        return self._producer_paused
+
+    @property
+    def priority(self) -> int:
+        return self._priority
+
+    @property
+    def score(self) -> ConsumerScore:
+        return self._score
+
+    @property
+    def preferred_layers(self) -> ConsumerLayers | None:
+        """The most that is sent; None without simulcast or SVC, or when nothing was preferred."""
+        return self._preferred_layers
+
+    @property
+    def current_layers(self) -> ConsumerLayers | None:
+        return self._current_layers
+
+    async def dump(self) -> reports.ConsumerDump:
+        return await self._request(
+            Method.CONSUMER_DUMP, None, lambda body: consumer_dump(body.read(fbs.DumpResponse).data)
+        )
+
+    async def get_stats(self) -> list[reports.RtpStreamStats]:
+        """What is sent (outbound-rtp), and what the producer receives of it (inbound-rtp) once known."""
+        return await self._request(Method.CONSUMER_GET_STATS, None, _parse_stats)
+
+    async def pause(self) -> None:
+        await self._request(Method.CONSUMER_PAUSE)
+        was_paused, self._paused = self._paused, True
+        if not was_paused and not self._producer_paused:
+            self.on_pause.emit(None)
+
+    async def resume(self) -> None:
+        """Undoes `pause`; for video a key frame is requested."""
+        await self._request(Method.CONSUMER_RESUME)
+        was_paused, self._paused = self._paused, False
+        if was_paused and not self._producer_paused:
+            self.on_resume.emit(None)
+
+    async def set_preferred_layers(self, layers: ConsumerLayers) -> None:
+        """Limits what is sent of simulcast or SVC; no effect on other consumers.
+
+        The worker lowers layers that do not exist; `preferred_layers` has what it took.
+        Raises InvalidArgumentError for layers outside 0 to 255.
+        """
+        for name, value in (
+            ("spatial_layer", layers.spatial_layer),
+            ("temporal_layer", layers.temporal_layer or 0),
+        ):
+            if not 0 <= value <= 255:
+                raise InvalidArgumentError(f"{name} is {value}; it must be from 0 to 255")
+        request = fbs.SetPreferredLayersRequest(preferred_layers=layers_to_fbs(layers))
+        self._preferred_layers = await self._request(
+            Method.CONSUMER_SET_PREFERRED_LAYERS, request, _parse_preferred_layers
+        )
+
+    async def set_priority(self, priority: int) -> None:
+        """Which of a transport's consumers get bandwidth first: 1 (the default) to 255 (first)."""
+        if not 1 <= priority <= 255:
+            raise InvalidArgumentError(f"priority is {priority}; it must be from 1 to 255")
+        self._priority = await self._request(
+            Method.CONSUMER_SET_PRIORITY,
+            fbs.SetPriorityRequest(priority=priority),
+            lambda body: body.read(fbs.SetPriorityResponse).priority,
+        )
+
+    async def unset_priority(self) -> None:
+        await self.set_priority(1)
+
+    async def request_key_frame(self) -> None:
+        """Asks the producer's endpoint for a key frame (RTCP PLI or FIR); no effect on audio."""
+        await self._request(Method.CONSUMER_REQUEST_KEY_FRAME)
+
+    def _tell_worker(self) -> None:
+        self._channel.post(
+            Method.TRANSPORT_CLOSE_CONSUMER,
+            self._transport_id,
+            fbs_transport.CloseConsumerRequest(consumer_id=self._id),
+        )
+
+    def _closing(self, reason: CloseReason) -> None:
+        if reason is CloseReason.PRODUCER_CLOSED:
+            self.on_producer_close.emit(None)
+        elif reason is not CloseReason.CLOSED:
+            self.on_transport_close.emit(reason)
+
+    def _on_notification(self, event: int, body: Body) -> None:
+        if event == WorkerEvent.CONSUMER_SCORE:
+            self._score = consumer_score(body.read(fbs.ScoreNotification).score)
+            self.on_score.emit(self._score)
+        elif event == WorkerEvent.CONSUMER_LAYERS_CHANGE:
+            self._current_layers = layers_from_fbs(body.read(fbs.LayersChangeNotification).layers)
+            self.on_layers_change.emit(self._current_layers)
+        elif event == WorkerEvent.CONSUMER_PRODUCER_PAUSE:
+            self._set_producer_paused(True)
+        elif event == WorkerEvent.CONSUMER_PRODUCER_RESUME:
+            self._set_producer_paused(False)
+        elif event == WorkerEvent.CONSUMER_PRODUCER_CLOSE:
+            self._close(CloseReason.PRODUCER_CLOSED)
+
+    def _set_producer_paused(self, paused: bool) -> None:
+        if self._producer_paused == paused:
+            return
+        self._producer_paused = paused
+        (self.on_producer_pause if paused else self.on_producer_resume).emit(None)
+        if not self._paused:
+            (self.on_pause if paused else self.on_resume).emit(None)
+
+
+def _parse_stats(body: Body) -> list[reports.RtpStreamStats]:
+    return [stream_stats(stats) for stats in body.read(fbs.GetStatsResponse).stats]
+
+
+def _parse_preferred_layers(body: Body) -> ConsumerLayers | None:
+    # Empty for consumers without layers.
+    return layers_from_fbs(body.read(fbs.SetPreferredLayersResponse).preferred_layers) if body else None
