@@ -65,7 +65,7 @@ class Participant:
         name: str = "",
         publish: Iterable[Source] = (),
         on_event: Callable[[Event], None] = _ignore,
-        on_frame: OnFrame = _ignore,
+        on_frame: OnFrame | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises AddressError for a URL or token that can't be used. `clock` is in seconds, monotonic."""
@@ -89,7 +89,7 @@ class Participant:
         self._sources = {source.name: source for source in publish}
         self._on_event = on_event
         self._clock = clock
-        self._hooks = Hooks(self._received, on_frame, clock)
+        self._hooks = Hooks(self._received, on_frame or _ignore, clock)
         self._attachment: Attachment | None = None
         self._first_join: asyncio.Future[None] | None = None
         self._run: asyncio.Task[None] | None = None
