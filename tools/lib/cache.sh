@@ -23,10 +23,19 @@ fail() {
   exit 1
 }
 
+# tied COMMAND...: it ends with this script, even if that is killed, so that no compiler goes on unseen.
+tied() {
+  if command -v setpriv >/dev/null; then
+    exec setpriv --pdeathsig KILL "$@"
+  else
+    exec "$@"
+  fi
+}
+
 # run COMMAND...: output goes to the log; on failure its last lines are shown with the log's path.
 run() {
   printf '\n$ %s\n' "$*" >>"$STEP_LOG"
-  "$@" >>"$STEP_LOG" 2>&1 </dev/null || run_failed "$*"
+  (tied "$@") >>"$STEP_LOG" 2>&1 </dev/null || run_failed "$*"
 }
 
 run_failed() {
@@ -54,9 +63,11 @@ cache_lock() {
   fi
 }
 
-# cache_begin: makes BUILD_DIR and the log. What killed builds of this key left goes first, which the lock makes safe.
+# cache_begin: makes BUILD_DIR and the log. What killed builds left goes first: those of this key, which the lock makes
+# safe, and those of any key after a day.
 cache_begin() {
   rm -rf "$CACHE"/.build-"$KEY".*
+  find "$CACHE" -maxdepth 1 -name '.build-*' -mtime +0 -exec rm -rf {} +
   BUILD_DIR=$(mktemp -d "$CACHE/.build-$KEY.XXXXXX")
   STEP_LOG=$CACHE/logs/$KEY.log
   : >"$STEP_LOG"
