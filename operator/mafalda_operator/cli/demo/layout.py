@@ -11,6 +11,9 @@ import yaml
 
 from mafalda_operator.cli.local import ports
 
+Document = dict[str, Any]
+"""A Kubernetes object."""
+
 HOST = "127.0.0.1"
 WORKERS = 2
 PIPE_PORTS = 60
@@ -63,12 +66,12 @@ class Layout:
         )
 
 
-def parse_documents(text: str) -> list[dict[str, Any]]:
+def parse_documents(text: str) -> list[Document]:
     """The objects of a manifest."""
     return [document for document in yaml.safe_load_all(text) if document]
 
 
-def default_layout(documents: list[dict[str, Any]]) -> Layout:
+def default_layout(documents: list[Document]) -> Layout:
     """The layout the example names: the gateway's port from publicURL, the servers' from their endpoints.
 
     The ports that no custom resource names lie beside: participants and health follow the internal port,
@@ -111,7 +114,7 @@ def free_layout(default: Layout) -> Layout:
     return Layout(picker.port(), picker.port(), picker.port(), servers)
 
 
-def rewrite(documents: list[dict[str, Any]], layout: Layout) -> str:
+def rewrite(documents: list[Document], layout: Layout) -> str:
     """The manifest with the layout's ports put in."""
     endpoints: Mapping[str, str] = {server.name: server.endpoint for server in layout.servers}
     for document in documents:

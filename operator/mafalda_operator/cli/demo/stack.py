@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from mafalda_operator.cli.demo.layout import HOST, PIPE_PORTS, WORKERS, Layout, ServerLayout
 from mafalda_operator.cli.local.cluster import LocalCluster
-from mafalda_operator.cli.local.errors import StartFailed
+from mafalda_operator.cli.local.errors import StartFailedError
 from mafalda_operator.cli.local.processes import identify
 
 OPERATOR = "operator"
@@ -37,6 +37,8 @@ class Stack:
     def __init__(self, cluster: LocalCluster, layout: Layout) -> None:
         self.cluster = cluster
         self.layout = layout
+        self.keep = False
+        """Whether it runs on when the demo is over."""
         self.key_file = cluster.directory / "cluster-key"
 
     @classmethod
@@ -45,7 +47,7 @@ class Stack:
     ) -> Self:
         """Start everything and return when every process answers its health check.
 
-        Raises StartFailed with the end of the log of what did not start, and leaves nothing then.
+        Raises StartFailedError with the end of the log of what did not start, and leaves nothing then.
         """
         say("starting etcd, kube-apiserver and kube-controller-manager")
         cluster = LocalCluster.start(directory, manifests=[crds], tied=tied)
@@ -119,24 +121,26 @@ class Stack:
         self.cluster.processes.stop([name], grace=0)
 
     def send(self, name: str, number: signal.Signals) -> None:
-        """A signal to the process of that name. Raises StartFailed when it does not run."""
+        """A signal to the process of that name. Raises StartFailedError when it does not run."""
         if not self.cluster.processes.send(name, number):
-            raise StartFailed(f"{name} does not run")
+            raise StartFailedError(f"{name} does not run")
 
     def pids(self) -> dict[str, int]:
         """Of every process that was started here and not stopped."""
         return {name: record.pid for name, record in self.cluster.processes.records().items()}
 
     def await_healthy(self, name: str, *, timeout: float = START_SECONDS) -> None:
-        """Return when the process answers /healthz. Raises StartFailed with the end of its log."""
+        """Return when the process answers /healthz. Raises StartFailedError with the end of its log."""
         url = f"http://{HOST}:{self._health_port(name)}/healthz"
         deadline = time.monotonic() + timeout
         while not _answers(url):
             if not self.cluster.processes.running(name):
-                raise StartFailed(f"{name} ended while starting:\n{self.cluster.processes.log_tail(name)}")
+                raise StartFailedError(
+                    f"{name} ended while starting:\n{self.cluster.processes.log_tail(name)}"
+                )
             if time.monotonic() > deadline:
                 tail = self.cluster.processes.log_tail(name)
-                raise StartFailed(f"{name} is not healthy after {timeout:g} s ({url}):\n{tail}")
+                raise StartFailedError(f"{name} is not healthy after {timeout:g} s ({url}):\n{tail}")
             time.sleep(0.03)
 
     def _health_port(self, name: str) -> int:
