@@ -21,7 +21,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo REPORT=FILE also writes what it measured as JSON; make demo KEEP=1 leaves it running."
-	@echo "  make unit PYTEST_ARGS='-k name' passes arguments to pytest, as do integration and test."
+	@echo "  make unit TESTS=tests/unit/wire PYTEST_ARGS='-k token' runs some tests; integration takes the same."
 
 ## Building
 
@@ -72,11 +72,11 @@ lint: setup worker ## Check style, types and layers
 
 .PHONY: unit
 unit: setup worker ## Run the unit tests: no worker process, no cluster
-	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+	$(BIN)/pytest $(or $(TESTS),tests/unit) $(PYTEST_ARGS)
 
 .PHONY: integration
 integration: build ## Run the integration tests: real workers, a real API server
-	$(BIN)/pytest tests/integration $(PYTEST_ARGS)
+	$(BIN)/pytest $(or $(TESTS),tests/integration) $(PYTEST_ARGS)
 
 .PHONY: test
 test: ## Run every check and test, and print the time of each step
