@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 from mafalda_operator.cli.demo.report import FirstFrame, Frames
 from mafalda_operator.cli.participant import CallEnded, Participant, Received, synthetic
 
-SOURCES = ("audio", "video")
+SOURCES: tuple[Literal["audio", "video"], ...] = ("audio", "video")
 POLL_SECONDS = 0.05
 
 
