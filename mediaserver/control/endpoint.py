@@ -120,7 +120,7 @@ class ControlEndpoint:
             if self._operator is session:
                 self._operator = None
                 log.warning("no operator is connected; everything stays as it is")
-        return connection.socket
+        return connection.response
 
     # -- for the sessions -----------------------------------------------------------------------------
 

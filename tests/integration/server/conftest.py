@@ -1,4 +1,4 @@
-"""Real media server processes, and an operator made by hand that commands them."""
+"""Real media server processes, each with free ports of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -18,30 +18,12 @@ import aiohttp
 import pytest
 from mafalda_operator.cli.local.ports import PortPicker
 
-from mediaserver.control.contract import (
-    CONTROL_PATH,
-    Apply,
-    ApplyResult,
-    DesiredEntry,
-    Dump,
-    Empty,
-    Load,
-    Report,
-    ReportedEntry,
-    Role,
-    ServerHello,
-)
-from mediaserver.control.contract.greeting import Greeter
-from mediaserver.control.validate import key_of
+from mediaserver.control.contract import CONTROL_PATH
 from mediaserver.wire.membership import ClusterKey
-from mediaserver.wire.replica import Receiver, Sender
-from mediaserver.wire.rpc import Connection, Methods, connect, running
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[3]
 PIPE_PORTS = 20
-UID = "0d5c1f6e-uid"
-CLUSTER = "media/main"
 
 
 class ServerProcess:
@@ -81,6 +63,10 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
+
+    @property
+    def control_url(self) -> str:
+        return f"http://{HOST}:{self.internal}{CONTROL_PATH}"
 
     @property
     def pid(self) -> int:
@@ -131,104 +117,6 @@ class ServerProcess:
             self.process.communicate(timeout=10)
 
 
-class Commander:
-    """An operator (or observer) by hand: keeps what the server reports, applies what it is given."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        self.server = server
-        self.hello: ServerHello | None = None
-        self.connection: Connection | None = None
-        self.loads: list[Load] = []
-        self._receiver: Receiver[ReportedEntry] = Receiver(ReportedEntry)
-        self._sender: Sender[DesiredEntry] = Sender()
-        self._news = asyncio.Condition()
-        self._telling: set[asyncio.Task[None]] = set()
-        self._epoch = 1
-
-    @property
-    def states(self) -> dict[str, ReportedEntry]:
-        return dict(self._receiver.entries)
-
-    @contextlib.asynccontextmanager
-    async def connected(
-        self,
-        *,
-        role: Role = "operator",
-        epoch: int = 1,
-        uid: str = UID,
-        cluster: str = CLUSTER,
-        key: ClusterKey | None = None,
-    ) -> AsyncIterator[Commander]:
-        """Dials and greets. Raises WireError as the greeting does."""
-        methods = Methods()
-        methods.on_notification("report", Report, self._reported)
-        methods.on_notification("load", Load, self._loaded)
-        greeter = Greeter(methods)
-        url = f"ws://{HOST}:{self.server.internal}{CONTROL_PATH}"
-        async with (
-            aiohttp.ClientSession() as session,
-            running(await connect(session, url, methods, name=self.server.name)) as self.connection,
-        ):
-            self._epoch = epoch
-            self.hello = await greeter.greet(
-                self.connection,
-                key or self.server.key,
-                role=role,
-                cluster_uid=uid,
-                cluster_name=cluster,
-                server_name=f"media/{self.server.name}",
-                epoch=epoch,
-            )
-            yield self
-
-    def _reported(self, report: Report) -> None:
-        self._receiver.apply(report.delta)
-        self._tell()
-
-    def _loaded(self, load: Load) -> None:
-        self.loads.append(load)
-        self._tell()
-
-    def _tell(self) -> None:
-        async def tell() -> None:
-            async with self._news:
-                self._news.notify_all()
-
-        task = asyncio.create_task(tell())
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-
-    async def apply(self, *entries: DesiredEntry) -> ApplyResult:
-        """Wants exactly these entries."""
-        delta = self._sender.update({key_of(entry): entry for entry in entries})
-        assert delta is not None, "nothing new is wanted"
-        assert self.connection is not None
-        result = await self.connection.call("apply", Apply(epoch=self._epoch, delta=delta), ApplyResult)
-        assert not result.resync
-        return result
-
-    async def dump(self) -> Dump:
-        assert self.connection is not None
-        return await self.connection.call("dump", Empty(), Dump)
-
-    async def until(
-        self, condition: Callable[[dict[str, ReportedEntry]], bool], timeout: float = 10.0
-    ) -> None:
-        """Waits for a report that fulfils the condition."""
-        try:
-            async with self._news, asyncio.timeout(timeout):
-                await self._news.wait_for(lambda: condition(self.states))
-        except TimeoutError:
-            raise AssertionError(f"not so within {timeout} s; reported: {self.states}") from None
-
-    async def measured(self, condition: Callable[[Load], bool], timeout: float = 5.0) -> Load:
-        """The next load that fulfils the condition."""
-        seen = len(self.loads)
-        async with self._news, asyncio.timeout(timeout):
-            await self._news.wait_for(lambda: any(condition(load) for load in self.loads[seen:]))
-        return next(load for load in self.loads[seen:] if condition(load))
-
-
 class MakeServer(Protocol):
     def __call__(self, name: str = "s1", *, workers: int = 1) -> ServerProcess: ...
 
@@ -264,11 +152,6 @@ async def server(make_server: MakeServer) -> ServerProcess:
     return made
 
 
-@pytest.fixture
-def commander() -> Callable[[ServerProcess], Commander]:
-    return Commander
-
-
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
@@ -278,7 +161,7 @@ def until() -> Until:
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  nothing outside this process sets an Event
                 await asyncio.sleep(0.02)
 
     return wait
