@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
 
-from mediaserver.cascade import CascadeHost, HostedRouter
 from mediaserver.control.contract import router_key
 from mediaserver.signalling import verbs
 from mediaserver.signalling.connection import Connection, Ending
@@ -22,6 +21,9 @@ from mediaserver.signalling.settings import SignallingSettings
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER, ENDED, clip_reason
 from mediaserver.wire.errors import TokenError
 from mediaserver.wire.tokens import ParticipantClaims, verify
+
+if TYPE_CHECKING:
+    from mediaserver.cascade import CascadeHost, HostedRouter
 
 log = structlog.get_logger(__name__)
 

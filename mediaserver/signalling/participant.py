@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 import structlog
 
-from mediaserver.cascade import HostedRouter, ParticipantInfo, ProducerInfo
+from mediaserver.cascade.messages import ParticipantInfo, ProducerInfo
 from mediaserver.mediasoup import CloseReason, Consumer, Producer, RtpCapabilities, WebRtcTransport
 from mediaserver.signalling.errors import FORBIDDEN, NOT_FOUND, OUT_OF_ORDER, Refused
 from mediaserver.signalling.settings import SignallingSettings
 from mediaserver.signalling.subscription import Subscription
 from mediaserver.wire.tokens import ParticipantClaims
+
+if TYPE_CHECKING:
+    from mediaserver.cascade import HostedRouter
 
 log = structlog.get_logger(__name__)
 
@@ -149,7 +152,7 @@ class Participant:
     def gone(self, producer_id: str) -> None:
         """The producer has left the session."""
         if (subscription := self._subscriptions.pop(producer_id, None)) is not None:
-            subscription.end()
+            subscription.gone()
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import structlog
 
-from mediaserver.cascade import HostedRouter, ParticipantInfo, ProducerInfo
+from mediaserver.cascade.messages import ParticipantInfo, ProducerInfo
 from mediaserver.signalling import messages
 from mediaserver.signalling.connection import Ending
 from mediaserver.signalling.errors import UNAVAILABLE, Refused
@@ -18,6 +19,9 @@ from mediaserver.signalling.settings import SignallingSettings
 from mediaserver.wire.close_codes import DIAL_LATER, ENDED
 from mediaserver.wire.errors import TokenError
 from mediaserver.wire.tokens import ParticipantClaims, mint_resume
+
+if TYPE_CHECKING:
+    from mediaserver.cascade import HostedRouter
 
 log = structlog.get_logger(__name__)
 

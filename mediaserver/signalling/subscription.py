@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mediaserver.cascade import CascadeError, ProducerInfo
+from mediaserver.cascade.errors import CascadeError
+from mediaserver.cascade.messages import ProducerInfo
 from mediaserver.mediasoup import (
     CloseReason,
     Consumer,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from mediaserver.signalling.participant import Participant
 
 log = structlog.get_logger(__name__)
+
+
+_GONE_GRACE = 2.0
+"""Seconds for a consumer to close with its producer, once that has left the session."""
 
 
 class _Outcome(enum.Enum):
@@ -49,6 +54,7 @@ class Subscription:
         self._participant = participant
         self._consumer: Consumer | None = None
         self._attached = False
+        self._gone = False
         self._restored = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"subscription {producer.id}")
 
@@ -68,6 +74,15 @@ class Subscription:
         if changed and self._consumer is not None:
             self._tell_score(self._consumer.score)
 
+    def gone(self) -> None:
+        """The producer has left the session: its end closes the consumer, which is closed if that fails."""
+        self._gone = True
+        if self._consumer is None:
+            self.end()
+        else:
+            timer = asyncio.get_running_loop().call_later(_GONE_GRACE, self.end)
+            self._task.add_done_callback(lambda _: timer.cancel())
+
     def end(self) -> None:
         """Frees the consumer and the reference, soon."""
         self._task.cancel()
@@ -79,7 +94,7 @@ class Subscription:
             while True:
                 self._restored.clear()
                 outcome = await self._serve()
-                if outcome is _Outcome.OVER:
+                if outcome is _Outcome.OVER or self._gone:
                     return
                 if outcome is _Outcome.BROKEN:
                     pause = settings.max_retry_pause

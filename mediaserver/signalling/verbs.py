@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mediaserver.cascade import CascadeError
+from mediaserver.cascade.errors import CascadeError
 from mediaserver.mediasoup import (
     ChannelError,
     MediasoupError,

@@ -60,6 +60,7 @@ class _Path:
         async with self._lock:
             with self._faults.raised(what), traps.reach(self._candidates):
                 async with asyncio.timeout(DEADLINE):
+                    traps.without_probation(self.transport)
                     result = await call()
                     await asyncio.shield(self._connected)
                     return result
@@ -115,7 +116,7 @@ class Rtc:
     def capabilities(self) -> dict[str, Any]:
         """What this device can receive, as `join` takes it."""
         found = self._device.recvRtpCapabilities
-        return {} if found is None else dict(found.model_dump(exclude_none=True))
+        return {} if found is None else traps.without_estimates(found.model_dump(exclude_none=True))
 
     async def open(self, direction: Direction) -> None:
         """Makes the transport of that direction, here and on the server."""
@@ -178,7 +179,7 @@ class Rtc:
 
     async def drop(self, stream: Stream) -> None:
         """Stops receiving."""
-        await self._path("recv").call("close a consumer", stream.consumer.close)
+        await self._path("recv").call("close a consumer", stream.receiver.stop)
 
     async def close(self) -> None:
         """Ends everything; nothing is said to the server."""

@@ -10,6 +10,12 @@ goes on, or fails with IndexError                        |
 calls on one transport that overlap garble its SDP       | rtc.py holds a lock around each
 the first call does not wait for "connect"               | rtc.py does
 any `encodings` lose the SSRC                            | rtc.py passes none
+consumer.close() has the next consumer take its place in  | rtc.py stops the receiver instead
+the SDP, and pymediasoup then finds the stopped track    |
+pymediasoup receives, and aiortc decodes, the probation   | `without_probation`
+packets that mediasoup measures bandwidth with           |
+aiortc's bandwidth estimates (REMB) are not what the      | `without_estimates`
+worker measures with, which says so for each             |
 a track that nobody reads is decoded all the same into a | receiving.py reads every track until it ends
 queue without bound                                      |
 `producer.pause()` and `close()` send nothing to the     | attachment.py asks the server, then closes here
@@ -36,6 +42,9 @@ from aiortc import RTCIceServer, RTCRtpReceiver
 from mafalda_operator.cli.participant.errors import MediaError
 
 NO_ICE_SERVERS: list[RTCIceServer] = []
+
+_ESTIMATES = ("goog-remb", "transport-cc")
+_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 
 _addresses: contextvars.ContextVar[tuple[str, ...] | None] = contextvars.ContextVar("addresses", default=None)
 _found_by_aioice: Callable[..., list[str]] = aioice.ice.get_host_addresses
@@ -96,6 +105,25 @@ class Faults:
         cause = self._raised[0] if self._raised else error
         text = str(cause) or type(cause).__name__
         return MediaError(f"{what}: {text}")
+
+
+def without_probation(transport: Any) -> None:
+    """Keeps pymediasoup from receiving a stream that is not for decoding."""
+    transport._probatorConsumerCreated = True
+
+
+def without_estimates(capabilities: dict[str, Any]) -> dict[str, Any]:
+    """Capabilities to receive, without those by which bandwidth is estimated."""
+    return {
+        "codecs": [
+            {
+                **codec,
+                "rtcpFeedback": [f for f in codec.get("rtcpFeedback", ()) if f["type"] not in _ESTIMATES],
+            }
+            for codec in capabilities.get("codecs", ())
+        ],
+        "headerExtensions": [e for e in capabilities.get("headerExtensions", ()) if e["uri"] != _SEND_TIME],
+    }
 
 
 def lost_packets(receiver: RTCRtpReceiver, ssrc: int) -> int:
