@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 import time
 from collections.abc import Callable
@@ -18,7 +17,9 @@ from mafalda_operator.cli.demo.layout import Document
 from mafalda_operator.cli.demo.report import Edge, Placed, Report
 from mafalda_operator.cli.demo.stack import Stack
 from mafalda_operator.cli.participant import CallEnded, Participant
-from mafalda_operator.effects.api import CLUSTERS, ROUTERS, SECRETS, SESSIONS, KubeApi, Object
+from mafalda_operator.cli.token_keys import key_of_session
+from mafalda_operator.effects.api import CLUSTERS, ROUTERS, SESSIONS, KubeApi, Object
+from mafalda_operator.model import ObjectKey
 from mediaserver.wire import tokens
 from mediaserver.wire.close_codes import ENDED
 from mediaserver.wire.membership import ClusterKey
@@ -131,17 +132,12 @@ class Demo:
             raise DemoError(f"less than {STEADY_VIDEO_RATE:g} frames/s: {', '.join(map(str, slow))}")
 
     async def _tokens(self) -> Callable[[str], str]:
-        cluster = await self.api.get(CLUSTERS, *self.cluster)
-        reference = cluster["spec"]["tokens"]["keySets"][0]["secretRef"]["name"]
-        secret = await self.api.get(SECRETS, self.cluster[0], reference)
-        kid = max(secret["data"])
-        key = base64.b64decode(secret["data"][kid])
-        issuer = cluster["metadata"]["uid"]
+        signing = await key_of_session(ObjectKey(*self.session), self.stack.cluster.kubeconfig)
 
         def token_of(name: str) -> str:
             now = time.time()
             claims = tokens.ParticipantClaims(
-                iss=issuer,
+                iss=signing.issuer,
                 sub=name,
                 session="/".join(self.session),
                 exp=now + TOKEN_SECONDS,
@@ -150,7 +146,7 @@ class Demo:
                 publish=True,
                 subscribe=True,
             )
-            return tokens.mint(claims, kid, key)
+            return tokens.mint(claims, signing.kid, signing.key)
 
         return token_of
 
