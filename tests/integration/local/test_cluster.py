@@ -1,14 +1,18 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mafalda_operator.cli.local import boot
+from mafalda_operator.cli.local.binaries import find_binaries
 from mafalda_operator.cli.local.cluster import LocalCluster
 from mafalda_operator.cli.local.components import HOST
 from mafalda_operator.cli.local.directory import CONTROL_PLANE
@@ -18,6 +22,7 @@ from mafalda_operator.cli.local.errors import (
     NotRunningError,
     StartFailedError,
 )
+from mafalda_operator.cli.local.ports import PortPicker, Protocol
 from mafalda_operator.cli.local.processes import ProcessRecord, is_running
 
 WIDGETS = """
@@ -112,6 +117,36 @@ def test_the_api_server_keeps_its_data_and_address_over_a_restart_and_a_pause(
     cluster.kubectl("delete", "configmap", "kept")
 
 
+@pytest.mark.parametrize("unlucky", [0, 2], ids=["etcd", "kube-apiserver"])
+def test_a_port_that_somebody_took_meanwhile_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlucky: int
+) -> None:
+    with socket.create_server((HOST, 0)) as holder:
+        held = holder.getsockname()[1]
+        picked: list[int] = []
+
+        class Unlucky(PortPicker):
+            def port(self, *, protocols: Sequence[Protocol] = ("tcp",)) -> int:
+                port = held if len(picked) == unlucky else super().port(protocols=protocols)
+                picked.append(port)
+                return port
+
+        monkeypatch.setattr(boot, "PortPicker", Unlucky)
+        with LocalCluster.start(tmp_path / "cluster") as cluster:
+            assert held in picked
+            assert held not in (cluster.description.ports or {}).values()
+            assert cluster.state() == "Running"
+
+
+def test_a_program_that_ends_while_starting_is_named_with_its_last_lines(tmp_path: Path) -> None:
+    broken = tmp_path / "broken-etcd"
+    broken.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(StartFailedError, match=r"etcd ended while starting(.|\n)*no space left"):
+        LocalCluster.start(tmp_path / "cluster", binaries=replace(find_binaries(), etcd=str(broken)))
+    assert not (tmp_path / "cluster").exists()
+
+
 def test_a_directory_is_never_taken_from_another_nor_from_the_user(embedded_cluster: LocalCluster) -> None:
     with pytest.raises(DirectoryInUseError, match="mafalda local down"):
         LocalCluster.start(embedded_cluster.directory)
@@ -156,6 +191,8 @@ def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) -> Non
 
 STARTER = """
 import pathlib, signal, sys
+from mafalda_operator.cli.local import boot
+from mafalda_operator.cli.local.binaries import find_binaries
 from mafalda_operator.cli.local.cluster import LocalCluster
 cluster = LocalCluster.start(pathlib.Path(sys.argv[1]))
 cluster.processes.spawn("extra", ["sleep", "600"])
