@@ -14,6 +14,8 @@ from mafalda_operator.planning.actions import (
 from mafalda_operator.planning.book import DesiredBook, ServerChange
 from mafalda_operator.planning.guard import Withheld, check_apply
 from mafalda_operator.planning.memory import Memory
+from mafalda_operator.planning.names import router_name
+from mafalda_operator.planning.plan import plan
 
 __all__ = [
     "Action",
@@ -30,4 +32,6 @@ __all__ = [
     "StatusUpdate",
     "Withheld",
     "check_apply",
+    "plan",
+    "router_name",
 ]

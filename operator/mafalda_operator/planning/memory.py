@@ -12,14 +12,21 @@ from mafalda_operator.model import ObjectKey
 class ServerFacts:
     """What sessions depend on of a server; when it changes, the sessions with a router there are planned."""
 
-    standing: str = ""
+    state: str = ""
+    awaited: bool = False
+    frozen: bool = False
+    problem: str = ""
     instance_id: str = ""
     peer: tuple[str, int] | None = None
     pipe_protocol: int = 0
     slots: tuple[tuple[int, str], ...] = ()
-    free_ports: bool = True
+    free_ports: int = 0
+    """At most `PLENTY`, beyond which more makes no difference to a session that waits for ports."""
     report_received: bool = False
     zone: str = ""
+
+
+PLENTY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +38,29 @@ class Reservation:
     until: float
 
 
+Link = tuple[str, str]
+"""Names of a link's two routers, ordered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
+    """Times are monotonic seconds."""
+
     facts: Mapping[ObjectKey, ServerFacts] = field(default_factory=dict)
+    first_seen: Mapping[ObjectKey, float] = field(default_factory=dict)
+    """When each MediaServer was first planned with."""
     silent_since: Mapping[ObjectKey, float] = field(default_factory=dict)
     """When servers that were connected were last heard, while they are silent."""
+    settled: frozenset[ObjectKey] = frozenset()
+    """Clusters all of whose servers have answered, or were waited for long enough."""
     frozen_until: Mapping[ObjectKey, float] = field(default_factory=dict)
     """By cluster."""
-    lost: frozenset[ObjectKey] = frozenset()
-    """Servers whose loss has been told."""
-    pending: Mapping[ObjectKey, frozenset[ObjectKey]] = field(default_factory=dict)
-    """Sessions that lack a place, by cluster: planned again whenever one of its servers changes."""
-    links_down: frozenset[tuple[ObjectKey, ObjectKey]] = frozenset()
-    """Links (their two routers) whose loss has been told."""
+    frozen: frozenset[ObjectKey] = frozenset()
+    """Clusters whose freeze has been told."""
+    pending: Mapping[ObjectKey, ObjectKey] = field(default_factory=dict)
+    """Sessions that lack a place, and their clusters: planned again whenever one of its servers changes."""
+    links_down: Mapping[ObjectKey, frozenset[Link]] = field(default_factory=dict)
+    """By session, links whose loss has been told."""
     reservations: tuple[Reservation, ...] = ()
     retries: Mapping[ObjectKey, float] = field(default_factory=dict)
-    """Sessions to be planned at a time (monotonic), with or without a change."""
+    """Sessions to be planned at a time, with or without a change."""
