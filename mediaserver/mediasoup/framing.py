@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from .flatbuffer import U32
 from .messages import MAX_MESSAGE
@@ -108,9 +108,9 @@ class FrameWriter(asyncio.Protocol):
         self.congested = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.set_write_buffer_limits(high=WRITE_LIMIT)
-        self._transport = transport
+        # Not an isinstance: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_LIMIT)
 
     def pause_writing(self) -> None:
         self.congested = True
