@@ -7,8 +7,7 @@
     ├── UnknownProducerError     no producer of that id in the session (also a LookupError)
     ├── AttachError              a producer could not be brought to this router
     │   └── AttachTimeoutError   not in time (also a TimeoutError)
-    ├── LinkError                a pipe pair could not be opened; `.reason` is a LinkState's reason
-    └── PeerError                another server could not be reached, or may not be talked to
+    └── LinkError                a pipe pair could not be opened; `.reason` is a LinkState's reason
 
 Errors of mediasoup and of the wire are translated to these where they arise, and kept as `__cause__`.
 """
@@ -58,7 +57,3 @@ class LinkError(CascadeError):
     def __init__(self, reason: LinkReason, message: str) -> None:
         super().__init__(message)
         self.reason: LinkReason = reason
-
-
-class PeerError(CascadeError):
-    """Another media server could not be reached, or refused, or is not of this MediaCluster."""

@@ -67,7 +67,6 @@ class PeerWelcome(WireStruct, frozen=True):
     protocol_version: int
     pipe_protocol: int
     instance_id: str
-    nonce: str
     proof: str
 
 

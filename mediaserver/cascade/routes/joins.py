@@ -255,6 +255,11 @@ class JoinTable:
         out = need.out.get(leg.link) if need else None
         return out is not None and (out.join, out.serve) == (leg.join, leg.serve)
 
+    def produces(self, leg: Leg) -> bool:
+        """The leg is still to be produced here."""
+        need = self._needs.get(leg.producer)
+        return need is not None and need.up is not None and _leg(leg.producer, need.up) == leg
+
     def serve_failed(self, leg: Leg, reason: str, now: float) -> None:
         """The pipe consumer could not be made, or closed by itself."""
         if not self.serves(leg):
@@ -266,7 +271,7 @@ class JoinTable:
     def produced(self, leg: Leg, now: float) -> None:
         """The piped producer exists."""
         need = self._needs.get(leg.producer)
-        if need is None or need.up is None or _leg(leg.producer, need.up) != leg:
+        if need is None or need.up is None or not self.produces(leg):
             self._emit(Unproduce(leg))
             return
         need.up.standing, need.failures = True, 0
@@ -279,9 +284,9 @@ class JoinTable:
 
     def produce_failed(self, leg: Leg, reason: str, now: float) -> None:
         """The piped producer could not be made, or closed by itself."""
-        need = self._needs.get(leg.producer)
-        if need is None or need.up is None or _leg(leg.producer, need.up) != leg:
+        if not self.produces(leg):
             return
+        need = self._needs[leg.producer]
         self._leave(leg.producer, need)
         self._fail(leg.producer, need, reason, now)
 

@@ -103,6 +103,10 @@ class RouteTable:
         """The leg is still to be served from here."""
         return self._joins.serves(leg)
 
+    def produces(self, leg: Leg) -> bool:
+        """The leg is still to be produced here."""
+        return self._joins.produces(leg)
+
     # -- local entries --
 
     def open(self, entry: Entry, now: float) -> list[Effect]:

@@ -1,0 +1,402 @@
+"""One end of a link: opens, watches and repairs this end of the pipe pair.
+
+There is exactly one pair for an unordered pair of routers, used in both directions. The end of the
+smaller router name is the initiator: it makes its pipe transport, asks the other end to make and connect
+one, and then connects its own. Attempts are numbered; a newer one supersedes an older one, and whatever
+goes wrong closes the side that exists and forgets the attempt. The pair stands for the acceptor when the
+initiator's first route messages of that attempt come.
+
+Losing the connection to the far end leaves a standing pair alone. When it is back, the initiator asks
+whether the far end still has the pair, and otherwise makes a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from mediaserver.cascade.errors import LinkError, LinkReason
+from mediaserver.cascade.far import FarEnd, Notice
+from mediaserver.cascade.messages import (
+    ERROR_NO_PORTS,
+    ERROR_NO_SUCH_PIPE,
+    ERROR_NOT_READY,
+    ERROR_PIPE_FAILED,
+    ERROR_PIPE_PROTOCOL,
+    ClosePipe,
+    LinkName,
+    OpenPipe,
+    PipeCounters,
+    PipeOpened,
+    PipeRef,
+    ResumePipe,
+    RouteMessage,
+    RouterName,
+    Routes,
+)
+from mediaserver.cascade.pipes import Pair, connect_pipe, create_pipe, pipe_address, reason_of
+from mediaserver.control.contract import PIPE_PROTOCOL
+from mediaserver.mediasoup import MediasoupError, PipeTransport, Router, TransportListenInfo
+from mediaserver.wire.errors import RemoteError, WireError
+from mediaserver.wire.rpc import RpcFailure
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+"""Seconds between two attempts."""
+OPEN_SECONDS = 5.0
+"""How long the far end may take to make its pipe transport."""
+STAND_SECONDS = 10.0
+"""How long the acceptor keeps a pair that the initiator does not use."""
+WATCH_SECONDS = 1.0
+"""Between two looks at the byte counters."""
+MESSAGES_AT_ONCE = 100
+"""Route messages in one notification, so that none grows too large."""
+
+
+class LinkOwner(Protocol):
+    """The router that the link belongs to."""
+
+    def link_up(self, link: RouterName) -> None:
+        """The pair stands and the far end can be talked to (again)."""
+
+    def link_down(self, link: RouterName) -> None:
+        """The pair is gone."""
+
+    def routes_received(self, link: RouterName, messages: list[RouteMessage]) -> None: ...
+
+
+class LinkEnd:
+    """Runs from `start` to `close`; see the module."""
+
+    def __init__(
+        self,
+        *,
+        name: LinkName,
+        local: RouterName,
+        srtp: bool,
+        rtx: bool,
+        router: Router,
+        owner: LinkOwner,
+        far: FarEnd,
+        listen_info: Callable[[], TransportListenInfo],
+        silence: Callable[[], float],
+        on_change: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.local = local
+        self.remote = name.second if local == name.first else name.first
+        self.ready = False
+        self.reason: LinkReason | Literal[""] = "Opening"
+        self.message = ""
+        self._srtp, self._rtx = srtp, rtx
+        self._router = router
+        self.owner = owner
+        self._far = far
+        self._listen_info = listen_info
+        self._silence = silence
+        self._on_change = on_change
+        self._clock = clock
+        self._pair: Pair | None = None
+        self._attempt = 0
+        self._opening = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._unused_since = clock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+        self._log = log.bind(link=f"{name.namespace}/{name.first}-{name.second}", router=local)
+
+    # -- what the router uses --
+
+    @property
+    def transport(self) -> PipeTransport | None:
+        """This end of the standing pair, if there is one."""
+        return self._pair.transport if self._pair is not None and self._pair.standing else None
+
+    def send(self, messages: list[RouteMessage]) -> None:
+        """To the far end's router, in order; lost unless both ends have the same pair."""
+        pair = self._pair
+        if pair is None or not pair.talking:
+            return
+        for start in range(0, len(messages), MESSAGES_AT_ONCE):
+            part = messages[start : start + MESSAGES_AT_ONCE]
+            self._far.notice(Routes(link=self.name, pipe=pair.ref, messages=part))
+
+    def start(self) -> None:
+        if self._initiates:
+            self._begin(self._initiate())
+        self._begin(self._watch())
+
+    async def close(self, reason: str) -> None:
+        """End this end and tell the other. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        self._discard(reason, tell=True)
+        self._far.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._discard(reason, tell=False)
+
+    # -- what the far end says (NearEnd) --
+
+    async def opened(self, request: OpenPipe) -> PipeOpened:
+        """Make and connect this end of the initiator's pair, superseding an older one."""
+        self._check_request(request)
+        async with self._opening:
+            self._check_request(request)
+            self._discard("superseded by a newer attempt", tell=False)
+            try:
+                transport = await create_pipe(
+                    self._router, self._listen_info(), srtp=self._srtp, rtx=self._rtx
+                )
+            except LinkError as error:
+                self._set_state(error.reason, str(error))
+                code = ERROR_NO_PORTS if error.reason == "NoPorts" else ERROR_PIPE_FAILED
+                raise RpcFailure(code, str(error)) from error
+            try:
+                await connect_pipe(transport, request.address)
+            except LinkError as error:
+                transport.close()
+                raise RpcFailure(ERROR_PIPE_FAILED, str(error)) from error
+            except asyncio.CancelledError:
+                transport.close()
+                raise
+            if self._closed:
+                transport.close()
+                raise RpcFailure(ERROR_NOT_READY, "the link was closed")
+            self._keep(Pair(request.pipe, transport))
+            return PipeOpened(address=pipe_address(transport))
+
+    async def resumed(self, request: ResumePipe) -> None:
+        """The initiator still has its pair and asks for ours."""
+        pair = self._pair
+        if pair is None or pair.ref != request.pipe or not pair.standing:
+            raise RpcFailure(ERROR_NO_SUCH_PIPE, f"{self.local} does not have that pipe (any more)")
+        self._talk(pair)
+
+    def noticed(self, notice: Notice) -> None:
+        pair = self._pair
+        if pair is None or pair.ref != notice.pipe:
+            return
+        match notice:
+            case Routes(messages=messages):
+                if not pair.standing:
+                    self._stand(pair)
+                self.owner.routes_received(self.remote, messages)
+            case PipeCounters(sent=sent, received=received):
+                if pair.liveness.other(self._clock(), sent, received):
+                    self._stalled()
+            case ClosePipe(reason=reason):
+                self._discard(f"closed by {self.remote}: {reason}", tell=False)
+
+    def far_up(self, *, same_instance: bool) -> None:
+        if not same_instance:
+            self._discard("the other media server has restarted", tell=False)
+        self._unused_since = self._clock()
+        self._wake.set()
+
+    def far_down(self, reason: str) -> None:
+        self._unused_since = self._clock()
+        if self._pair is not None:
+            self._pair.talking = False
+        if not self.ready:
+            self._set_state("PeerUnreachable", reason)
+        self._wake.set()
+
+    # -- the initiator --
+
+    @property
+    def _initiates(self) -> bool:
+        return self.local == self.name.first
+
+    async def _initiate(self) -> None:
+        """Open the pair, and again whenever it is lost."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            if self._settled():
+                failures = 0
+                await self._wake.wait()
+                continue
+            try:
+                await self._advance()
+            except LinkError as error:
+                if failures == 0 or error.reason != self.reason:
+                    self._log.info("link not open", reason=error.reason, error=str(error))
+                if self._pair is None:
+                    self._set_state(error.reason, str(error))
+                failures += 1
+                await self._pause(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 1, 10)))
+
+    def _settled(self) -> bool:
+        """Nothing to do until something changes."""
+        if not self._far.connected:
+            if self._pair is None:
+                self._set_state("PeerUnreachable", self._far.problem)
+            return True
+        return self._pair is not None and self._pair.talking
+
+    async def _advance(self) -> None:
+        """One step toward a pair that both ends have. Raises LinkError."""
+        if self._far.pipe_protocol != PIPE_PROTOCOL:
+            raise LinkError(
+                "PipeProtocol",
+                f"the other media server speaks pipe protocol {self._far.pipe_protocol}, this one "
+                f"{PIPE_PROTOCOL}: the session moves as a whole once all its servers run one version",
+            )
+        if self._pair is not None:
+            await self._ask_resume(self._pair)
+        else:
+            await self._open()
+
+    async def _ask_resume(self, pair: Pair) -> None:
+        try:
+            await self._far.resume(ResumePipe(link=self.name, pipe=pair.ref), OPEN_SECONDS)
+        except RemoteError as error:
+            if self._pair is pair:
+                self._discard(f"the far end has it no more: {error.message}", tell=False)
+            return
+        except (WireError, TimeoutError) as error:
+            raise LinkError("PeerUnreachable", str(error)) from error
+        if self._pair is pair:
+            self._talk(pair)
+
+    async def _open(self) -> None:
+        self._attempt += 1
+        ref = PipeRef(opener=self._router.id, attempt=self._attempt)
+        transport = await create_pipe(self._router, self._listen_info(), srtp=self._srtp, rtx=self._rtx)
+        try:
+            request = OpenPipe(
+                link=self.name, pipe=ref, address=pipe_address(transport), srtp=self._srtp, rtx=self._rtx
+            )
+            try:
+                answer = await self._far.open(request, OPEN_SECONDS)
+            except RemoteError as error:
+                raise LinkError(reason_of(error.code), error.message) from error
+            except (WireError, TimeoutError) as error:
+                raise LinkError("PeerUnreachable", str(error) or "no answer in time") from error
+            await connect_pipe(transport, answer.address)
+        except BaseException:
+            transport.close()
+            self._far.notice(ClosePipe(link=self.name, pipe=ref, reason="the attempt failed"))
+            raise
+        pair = Pair(ref, transport)
+        self._keep(pair)
+        self._stand(pair)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until something changes."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    # -- the acceptor --
+
+    def _check_request(self, request: OpenPipe) -> None:
+        """Raises RpcFailure unless the pair asked for is newer than ours and of the kind we were told."""
+        if self._closed or self._router.closed:
+            raise RpcFailure(ERROR_NOT_READY, f"router {self.local} is closed")
+        if self._far.pipe_protocol != PIPE_PROTOCOL:
+            message = f"pipe protocol {self._far.pipe_protocol} does not interwork with {PIPE_PROTOCOL} here"
+            self._set_state("PipeProtocol", message)
+            raise RpcFailure(ERROR_PIPE_PROTOCOL, message)
+        if (request.srtp, request.rtx) != (self._srtp, self._rtx):
+            raise RpcFailure(
+                ERROR_NOT_READY, "the operator has told the two ends different SRTP or RTX settings"
+            )
+        ref = self._pair.ref if self._pair is not None else None
+        if ref is not None and ref.opener == request.pipe.opener and ref.attempt >= request.pipe.attempt:
+            raise RpcFailure(ERROR_NO_SUCH_PIPE, "a newer attempt has taken its place")
+
+    # -- a pair's life --
+
+    def _keep(self, pair: Pair) -> None:
+        self._pair = pair
+        self._unused_since = self._clock()
+        pair.transport.on_close.subscribe(lambda _: self._transport_closed(pair))
+        if pair.transport.closed:
+            self._transport_closed(pair)
+
+    def _stand(self, pair: Pair) -> None:
+        if self._pair is not pair:
+            return
+        pair.standing = True
+        self._set_state("", "")
+        self._log.info("link stands", attempt=pair.ref.attempt, srtp=self._srtp, rtx=self._rtx)
+        self._talk(pair)
+
+    def _talk(self, pair: Pair) -> None:
+        pair.talking = True
+        self.owner.link_up(self.remote)
+
+    def _transport_closed(self, pair: Pair) -> None:
+        if self._pair is pair:
+            self._discard("its pipe transport closed", tell=True)
+
+    def _stalled(self) -> None:
+        self._discard("MediaStalled", tell=True)
+        self._set_state(
+            "MediaStalled",
+            "RTP leaves one end of the pipe and does not arrive at the other: look for NAT or a firewall "
+            "between the pipe addresses; it is made anew",
+        )
+
+    def _discard(self, why: str, *, tell: bool) -> None:
+        """Close and forget this end of the pair, if there is one; the initiator makes another."""
+        pair, self._pair = self._pair, None
+        if pair is None:
+            return
+        pair.transport.close()
+        if tell:
+            self._far.notice(ClosePipe(link=self.name, pipe=pair.ref, reason=why))
+        if pair.standing:
+            self._log.info("link lost", attempt=pair.ref.attempt, reason=why)
+            self._set_state("Opening", why)
+            self.owner.link_down(self.remote)
+        self._wake.set()
+
+    async def _watch(self) -> None:
+        """Exchange byte counters, and give up on a pair that nothing comes through."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            pair = self._pair
+            if pair is None:
+                continue
+            try:
+                stats = await pair.transport.get_stats()
+            except MediasoupError as error:
+                self._log.debug("no counters", error=str(error))
+                continue
+            if self._pair is pair:
+                self._look_at(pair, stats.rtp_bytes_sent, stats.rtp_bytes_received)
+
+    def _look_at(self, pair: Pair, sent: int, received: int) -> None:
+        now = self._clock()
+        pair.liveness.own(now, sent, received)
+        if pair.talking:
+            self._unused_since = now
+            self._far.notice(PipeCounters(link=self.name, pipe=pair.ref, sent=sent, received=received))
+        elif not pair.standing or self._far.connected:
+            if now - self._unused_since > STAND_SECONDS:
+                self._discard("the far end makes no use of it", tell=True)
+        elif now - self._unused_since > self._silence() and pair.liveness.silent(now):
+            self._discard("the other media server is silent, and nothing comes through the pipe", tell=False)
+            self._set_state("PeerUnreachable", self._far.problem)
+
+    def _set_state(self, reason: LinkReason | Literal[""], message: str) -> None:
+        ready = reason == ""
+        if (ready, reason, message) != (self.ready, self.reason, self.message):
+            self.ready, self.reason, self.message = ready, reason, message
+            self._on_change()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work, name=f"link {self.local}-{self.remote}"))

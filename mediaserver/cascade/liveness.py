@@ -1,0 +1,55 @@
+"""Whether media that one end of a pipe pair sends arrives at the other: from byte counters only.
+
+A pipe transport's `connect` succeeds whatever the network does, so a pair that is dead is told by one
+end's count of sent RTP bytes growing while the other's count of received ones does not. Pure.
+"""
+
+from __future__ import annotations
+
+STALL_SECONDS = 3.0
+"""How long bytes may go out and not come in before the pair counts as stalled."""
+
+
+class Flow:
+    """One direction of a pair."""
+
+    def __init__(self) -> None:
+        self._sent = 0
+        self._received = 0
+        self._unmatched_since: float | None = None
+
+    def observe(self, now: float, sent: int, received: int) -> bool:
+        """Take both ends' counters in; True when bytes were lost on the way for STALL_SECONDS."""
+        if received > self._received:
+            self._unmatched_since = None
+        elif sent > self._sent and self._unmatched_since is None:
+            self._unmatched_since = now
+        self._sent, self._received = sent, received
+        return self._unmatched_since is not None and now - self._unmatched_since >= STALL_SECONDS
+
+
+class Liveness:
+    """Both directions of a pair, seen from one end."""
+
+    def __init__(self) -> None:
+        self._outward = Flow()
+        self._inward = Flow()
+        self._own = (0, 0)
+        self._changed_at: float | None = None
+
+    def own(self, now: float, sent: int, received: int) -> None:
+        """This end's counters now."""
+        if self._changed_at is None or received != self._own[1]:
+            self._changed_at = now
+        self._own = (sent, received)
+
+    def other(self, now: float, sent: int, received: int) -> bool:
+        """The other end's counters, just heard; True when the pair is stalled in either direction."""
+        own_sent, own_received = self._own
+        inward = self._inward.observe(now, sent, own_received)
+        outward = self._outward.observe(now, own_sent, received)
+        return inward or outward
+
+    def silent(self, now: float) -> bool:
+        """Nothing has come in for STALL_SECONDS, as far as this end alone can tell."""
+        return self._changed_at is not None and now - self._changed_at >= STALL_SECONDS
