@@ -9,15 +9,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Literal
 
+from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.report import FirstFrame, Frames
 from mafalda_operator.cli.participant import CallEnded, Participant, Received, synthetic
 
 SOURCES: tuple[Literal["audio", "video"], ...] = ("audio", "video")
 POLL_SECONDS = 0.05
-
-
-class DemoError(Exception):
-    """A step did not hold; the message says which and what was seen instead."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from mafalda_operator.cli.demo.call import DemoError
+from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.report import Report
 from mafalda_operator.cli.demo.run import run, run_and_keep
 from mafalda_operator.cli.local.binaries import cache_root

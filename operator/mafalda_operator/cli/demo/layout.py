@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.local import ports
 
 Document = dict[str, Any]
@@ -93,7 +94,7 @@ def default_layout(documents: list[Document]) -> Layout:
     cluster = next(document for document in documents if document["kind"] == "MediaCluster")
     gateway = urlsplit(cluster["spec"]["publicURL"]).port
     if gateway is None:
-        raise ValueError("MediaCluster spec.publicURL names no port; the demo's gateway needs one")
+        raise DemoError("MediaCluster spec.publicURL names no port; the demo's gateway needs one")
     return Layout(gateway, gateway + 1, gateway + 2, tuple(servers))
 
 

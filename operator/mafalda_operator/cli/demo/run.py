@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mafalda_operator.cli.demo import layout as layouts
-from mafalda_operator.cli.demo.call import Call, DemoError
+from mafalda_operator.cli.demo.call import Call
+from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.report import Report
 from mafalda_operator.cli.demo.stack import Stack
 from mafalda_operator.cli.demo.steps import Demo

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mafalda_operator.cli.demo import audit, table
-from mafalda_operator.cli.demo.call import Call, DemoError, Flow
+from mafalda_operator.cli.demo.call import Call, Flow
+from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.layout import Document
 from mafalda_operator.cli.demo.report import Edge, Placed, Report
 from mafalda_operator.cli.demo.stack import Stack
