@@ -20,6 +20,7 @@ from mediaserver.control.contract import WorkerState
 from mediaserver.mediasoup import (
     Event,
     MediasoupError,
+    RequestRejectedError,
     TransportListenInfo,
     TransportPortRange,
     WebRtcServer,
@@ -99,6 +100,8 @@ class WorkerPool:
         self.slots = [WorkerSlot(index) for index in range(config.workers)]
         self.on_slot_up: Event[WorkerSlot] = Event("slot up")
         self.on_slot_down: Event[tuple[WorkerSlot, str]] = Event("slot down")
+        self.on_change: Event[WorkerSlot] = Event("slot change")
+        """A slot's state or reason changed; comes before the two above."""
         self._spawn = spawn or self._spawn_worker
         self._clock = clock
         self._sleep = sleep
@@ -170,6 +173,7 @@ class WorkerPool:
             slot.worker, slot.webrtc_server = worker, server
             slot.state, slot.reason = "Running", ""
             log.info("worker runs", slot=slot.index, pid=worker.pid, restarts=slot.restarts)
+            self.on_change.emit(slot)
             self.on_slot_up.emit(slot)
             settled.set()
             return await died
@@ -183,6 +187,7 @@ class WorkerPool:
         slot.state = "Failing" if failures >= FAILING_AFTER else "Starting"
         slot.reason = reason if failures < 2 else f"{reason} ({failures} times in a row)"
         log.warning("worker slot is empty", slot=slot.index, reason=slot.reason, failures=failures)
+        self.on_change.emit(slot)
 
     async def _spawn_worker(self, index: int) -> tuple[Worker, WebRtcServer]:
         """A running worker and its WebRtcServer; none is left behind when this fails or is cancelled."""
@@ -207,7 +212,7 @@ class WorkerPool:
         ]
         try:
             return await worker.create_webrtc_server(listen_infos=infos)
-        except MediasoupError as error:
+        except RequestRejectedError as error:
             raise SlotPortError(config.client_host, port, error) from error
 
 

@@ -85,9 +85,12 @@ class MediaServer:
             on_identity=self._identify,
             clock=clock,
         )
-        self.signalling = SignallingEndpoint(self.host, clock=clock)
+        self.signalling = SignallingEndpoint(self.host)
         self._lag = LoopLag(clock)
-        self._wire()
+        self.host.on_router_closed.subscribe(lambda _: self.converger.wake())
+        self.host.on_state_change.subscribe(lambda _: self.control.changed())
+        self.converger.on_change.subscribe(lambda _: self.control.changed())
+        self.pool.on_change.subscribe(lambda _: self.control.changed())
 
     async def start(self) -> None:
         """Listens and fills the worker slots. Raises StartError; `close` undoes what was done by then.
@@ -131,6 +134,7 @@ class MediaServer:
         await self.signalling.drain("the media server stops")
         await self.control.close()
         await self.converger.close()
+        await self.signalling.close()
         await self.host.close()
         await self.pool.close()
         await asyncio.gather(*(listener.close() for listener in self._listeners))
@@ -191,13 +195,13 @@ class MediaServer:
     def _internal_app(self) -> web.Application:
         app = web.Application()
         app.router.add_get(CONTROL_PATH, self.control.handle)
-        app.router.add_get(PEER_PATH, self._peer)
+        app.router.add_get(PEER_PATH, self.host.accept_peer)
         return app
 
     def _participants_app(self) -> web.Application:
         app = web.Application()
         for path in ("/ws", "/"):
-            app.router.add_get(path, self._participant)
+            app.router.add_get(path, self.signalling.handle)
         return app
 
 

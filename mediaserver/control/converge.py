@@ -117,7 +117,7 @@ class Converger:
     def start(self) -> None:
         self._unsubscribe = [
             self._pool.on_slot_up.subscribe(self._slot_up),
-            self._pool.on_slot_down.subscribe(lambda _: self.wake()),
+            self._pool.on_change.subscribe(lambda _: self.wake()),
         ]
         self._owner = asyncio.create_task(self._own(), name="converger")
 

@@ -112,15 +112,14 @@ class FakePool:
     def __init__(self) -> None:
         self.slots = [Slot(0), Slot(1)]
         self.on_slot_up: Event[WorkerSlot] = Event("up")
-        self.on_slot_down: Event[tuple[WorkerSlot, str]] = Event("down")
+        self.on_change: Event[WorkerSlot] = Event("change")
 
     def set_state(self, index: int, state: str) -> None:
         slot = self.slots[index]
         slot.state = msgspec.structs.replace(slot.state, state=state)
+        self.on_change.emit(cast(WorkerSlot, slot))
         if state == "Running":
             self.on_slot_up.emit(cast(WorkerSlot, slot))
-        else:
-            self.on_slot_down.emit((cast(WorkerSlot, slot), "died"))
 
 
 class World:
