@@ -141,9 +141,19 @@ class Store:
         else:
             self.put(kind, obj)
 
-    def listed_since(self, moment: float) -> bool:
-        """Whether every kind was listed by a LIST that began at ``moment`` or later."""
-        return all(store.listed_at is not None and store.listed_at >= moment for store in self.kinds.values())
+    def status(self, kind: str, key: ObjectKey, uid: str) -> Mapping[str, Any] | None:
+        """The stored status of that very object; None when it is gone."""
+        held: Mapping[str, Mapping[ObjectKey, Any]] = {
+            "MediaCluster": self.inventory.clusters,
+            "MediaServer": self.inventory.servers,
+            "MediaSession": self.inventory.sessions,
+            "MediaRouter": self.inventory.routers,
+        }
+        resource = held[kind].get(key)
+        if resource is None or resource.uid != uid:
+            return None
+        status: Mapping[str, Any] = resource.status
+        return status
 
     def _tell(self, scope: Scope) -> None:
         if scope:

@@ -23,11 +23,11 @@ class Backoff:
 
     def next(self, error: BaseException | None = None) -> float:
         """Seconds to wait now: half to all of a span that doubles up to ``longest``, at least ``first``."""
-        span = min(self.longest, self.first * 2 ** min(self.failures, 16))
+        span = min(self.longest, self.first * float(2 ** min(self.failures, 16)))
         self.failures += 1
-        pause = span * self.rng.uniform(0.5, 1.0) if self.failures > 1 else span * self.rng.uniform(1.0, 1.5)
+        pause = max(self.first, span * self.rng.uniform(0.5, 1.0))
         asked = error.retry_after if isinstance(error, ApiRefused) else None
-        return max(pause, asked or 0.0)
+        return pause if asked is None else max(pause, asked)
 
     def reset(self) -> None:
         self.failures = 0

@@ -55,28 +55,30 @@ class Lister:
         self._api, self._store, self._clock, self._on_done = api, store, clock, on_done
         self._namespaces: Sequence[str | None] = list(namespaces) or [None]
         self._wanted = asyncio.Event()
-        self._requested_at = clock()
+        self._suspect_at = clock()
         self._fresh_at = float("-inf")
         self._failing = False
 
-    def request(self, reason: str) -> float:
-        """Ask for a LIST that begins now or later. ``complete`` is False until it is done.
+    def request(self, reason: str, *, suspect: bool = True) -> float:
+        """Ask for a LIST that begins now or later; ``suspect``: until it is done the store is not complete.
 
         Returns the moment that ``fresh_since`` compares with.
         """
         log.info("listing all kinds anew", reason=reason)
-        self._requested_at = self._clock()
+        now = self._clock()
+        if suspect:
+            self._suspect_at = now
         self._wanted.set()
-        return self._requested_at
+        return now
 
     @property
     def complete(self) -> bool:
-        """Whether the store has been replaced since the last request, and the last LIST did not fail."""
-        return not self._failing and self._fresh_at >= self._requested_at
+        """Whether the store has been replaced since it was last suspect, and the last LIST did not fail."""
+        return not self._failing and self._fresh_at >= self._suspect_at
 
     def fresh_since(self, moment: float) -> bool:
-        """Whether a LIST that began after ``moment`` has replaced the store."""
-        return self._fresh_at > moment
+        """Whether a LIST that began at ``moment`` or later has replaced the store."""
+        return self._fresh_at >= moment
 
     async def run(self) -> None:
         backoff = Backoff()

@@ -138,19 +138,15 @@ class StatusWriter:
             self._on_overtaken(*target)
 
     def _retry(self, state: _Object, update: StatusUpdate, error: KubeError) -> None:
-        log.warning(
-            "status not written, trying again", kind=update.kind, object=str(update.key), error=str(error)
-        )
+        log.warning("status not written", kind=update.kind, object=str(update.key), error=str(error))
         state.backoff.failures += 1
         if state.update is None and not state.overtaken:
             state.update = update
 
     def _note_refused(self, update: StatusUpdate, error: ApiRefused) -> None:
-        """Gone or made anew meanwhile, as the watch will tell; or a status that the schema refuses: a fault."""
-        if (
-            isinstance(error, Invalid)
-            and self._stored.status(update.kind, update.key, update.uid) is not None
-        ):
+        """Gone or made anew meanwhile, as the watch will tell; or a status that the schema refuses."""
+        stored = self._stored.status(update.kind, update.key, update.uid)
+        if isinstance(error, Invalid) and stored is not None:
             log.error("status refused", kind=update.kind, object=str(update.key), error=str(error))
 
     async def _patch(self, update: StatusUpdate) -> None:
