@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,7 @@ import msgspec
 from .errors import (
     ChannelClosedError,
     ChannelOverflowError,
+    InvalidArgumentError,
     MalformedMessageError,
     MediasoupError,
     RequestRejectedError,
@@ -46,6 +48,8 @@ NotificationHandler = Callable[[int, Body], None]
 
 DEFAULT_TIMEOUT: Final = 10.0
 _LAST_ID: Final = 0xFFFFFFFF
+_LAST_WORDS: Final = 0.2
+"""Seconds by which the worker's own stream may outlive ours to it."""
 
 logger = logging.getLogger("mediaserver.mediasoup")
 worker_logger = logging.getLogger("mediaserver.mediasoup.worker")
@@ -91,7 +95,7 @@ class Channel:
         self._batch: list[tuple[int, Notification]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader = FrameReader(self._on_message, self._on_frame_error, self._on_end)
-        self._writer = FrameWriter(self._on_end)
+        self._writer = FrameWriter(self._on_write_end)
 
     async def start(self) -> None:
         """Begins to read and write; closes the sockets if that fails."""
@@ -177,7 +181,11 @@ class Channel:
         if self._closed is not None:
             raise self._closed.with_traceback(None)
         number = self._next_id()
-        self._writer.write(encode_request(number, method, handler_id, body))
+        try:
+            message = encode_request(number, method, handler_id, body)
+        except (struct.error, UnicodeEncodeError) as error:
+            raise InvalidArgumentError(f"an argument of {method.name} is out of range: {error}") from error
+        self._writer.write(message)
         deadline = self._loop.time() + seconds
         self._pending[number] = _Pending(method, handler_id, seconds, deadline, future, parse)
         if self._timer is None:
@@ -285,6 +293,11 @@ class Channel:
 
     def _on_end(self, error: Exception | None) -> None:
         self._break(ChannelClosedError(f"the channel to {self._name} was closed by the other side"), error)
+
+    def _on_write_end(self, error: Exception | None) -> None:
+        # What the worker said last may still lie unread on the other stream, which mostly ends as well.
+        if self._closed is None:
+            self._loop.call_later(_LAST_WORDS, self._on_end, error)
 
     def _break(self, error: MediasoupError, cause: Exception | None = None) -> None:
         """Tells the owner, once, that the channel is of no use any more."""
