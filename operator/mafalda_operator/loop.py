@@ -281,7 +281,7 @@ class Loop:
         """Whether a plan that says nothing of an object's status means that the stored one is right."""
         own = self._scope_of(kind, key)
         if own.sessions:
-            return own.sessions <= decided.desired.keys()
+            return all(session in decided.desired for session in own.sessions)
         if own.servers:
             return scope.servers is None or own.servers <= scope.servers
         return bool(own.clusters) and (
