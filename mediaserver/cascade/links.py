@@ -203,8 +203,9 @@ class LinkEnd:
         self._wake.set()
 
     def far_down(self, reason: str) -> None:
-        self._unused_since = self._clock()
-        if self._pair is not None:
+        if self._pair is not None and self._pair.talking:
+            # Only then: each failed dial says this again, and must not put the pair's end off for ever.
+            self._unused_since = self._clock()
             self._pair.talking = False
         if not self.ready:
             self._set_state("PeerUnreachable", reason)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from mediaserver.cascade import CascadeError, RouterUnavailableError
 from mediaserver.control.contract import (
     SETTINGS_KEY,
     DesiredEntry,
@@ -213,7 +214,7 @@ class Converger:
         try:
             async with asyncio.timeout(STEP_DEADLINE):
                 await self._take(step)
-        except (MediasoupError, WireError, TimeoutError) as error:
+        except (CascadeError, MediasoupError, WireError, TimeoutError) as error:
             failure = error
         except Exception as error:  # a bug: it must neither end the converger nor go unseen
             log.exception("a step failed unexpectedly", step=step)
@@ -262,6 +263,8 @@ def problem_of(error: Exception) -> Problem:
     """A failed step as reason and message."""
     if isinstance(error, InvalidArgumentError | UnsupportedError):
         return Problem("InvalidCodecs", f"the worker can't have this router: {error}; correct mediaCodecs")
+    if isinstance(error, RouterUnavailableError):
+        return Problem(error.reason, f"{error}; tried again")
     if isinstance(error, ClosedError | ChannelError | WorkerError):
         return Problem("WorkerDied", f"{error}; tried again on the worker that takes its place")
     if isinstance(error, TimeoutError):
