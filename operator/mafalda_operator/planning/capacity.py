@@ -103,14 +103,23 @@ class Capacity:
         occupied: Occupied,
         *,
         protocol: int | None,
+        links: int = 0,
         zone: str = "",
         only: ObjectKey | None = None,
     ) -> Place | None:
         """The best free worker for one more router of a session; None: there is none.
 
         That is one on a server that the session doesn't use yet, in a zone that it doesn't use yet, least
-        loaded, in this order. ``only`` and ``zone`` restrict the choice.
+        loaded, in this order. ``only`` and ``zone`` restrict the choice. ``links`` is how many the router
+        will have in the end: servers without so many free pipe ports are the last choice.
         """
+        return self._pick(occupied, protocol, links, zone, only) or self._pick(
+            occupied, protocol, 0, zone, only
+        )
+
+    def _pick(
+        self, occupied: Occupied, protocol: int | None, links: int, zone: str, only: ObjectKey | None
+    ) -> Place | None:
         used_servers = {place.server for place in occupied.members}
         used_zones = {offer.zone for key in used_servers if (offer := self._offers.get(key))}
         if any(self._ports(server) < 1 for server in used_servers):
@@ -121,7 +130,7 @@ class Capacity:
                 continue
             if protocol is not None and only is None and offer.pipe_protocol != protocol:
                 continue
-            if offer.free_ports < self._ports_needed(key, occupied):
+            if offer.free_ports < max(links, self._ports_needed(key, occupied)):
                 continue
             slot = _free_slot(key, offer, occupied.workers)
             if slot is None:

@@ -22,6 +22,9 @@ from mafalda_operator.planning.capacity import Capacity, Occupied, Place
 from mafalda_operator.planning.names import free_router_name
 from mafalda_operator.planning.topology import Member, Topology
 
+MESH_INDEXES = 64
+"""Indexes that are believed: the annotation can be edited, and status.generations is a list by index."""
+
 
 @dataclass(slots=True)
 class Placement:
@@ -48,10 +51,11 @@ def place(
     wanted = max(0, session.min_routers - len(healthy) - len(unbound))
     if not wanted and not unbound:
         return result
-    protocol = capacity.choose_protocol(len(healthy) + len(unbound) + wanted, occupied)
+    count = len(healthy) + len(unbound) + wanted
+    protocol = capacity.choose_protocol(count, occupied)
     for member in unbound:
-        _bind(session, member, occupied, capacity, protocol, result)
-    _make(session, topology, wanted, occupied, capacity, protocol, snapshot, result)
+        _bind(session, member, occupied, capacity, protocol, count - 1, result)
+    _make(session, topology, wanted, occupied, capacity, protocol, count - 1, snapshot, result)
     return result
 
 
@@ -61,10 +65,11 @@ def _bind(
     occupied: Occupied,
     capacity: Capacity,
     protocol: int | None,
+    links: int,
     result: Placement,
 ) -> None:
     router = member.router
-    best = capacity.pick(occupied, protocol=protocol, zone=router.zone, only=member.server)
+    best = capacity.pick(occupied, protocol=protocol, links=links, zone=router.zone, only=member.server)
     if best is None:
         result.unplaced.add(router.key)
         return
@@ -90,6 +95,7 @@ def _make(
     occupied: Occupied,
     capacity: Capacity,
     protocol: int | None,
+    links: int,
     snapshot: Snapshot,
     result: Placement,
 ) -> None:
@@ -108,7 +114,7 @@ def _make(
             result.refused = (refusal.reason, refusal.message, refusal.retry_at)
             result.missing += 1
             continue
-        best = capacity.pick(occupied, protocol=protocol)
+        best = capacity.pick(occupied, protocol=protocol, links=links)
         if best is None:
             result.missing += 1
             continue
@@ -121,22 +127,25 @@ def _make(
         result.actions.append(_create(session, key, index, generation, best, old))
 
 
+def generations(session: MediaSession, topology: Topology) -> list[int]:
+    """By index, the highest generation known to have held it: by existing routers and status.generations."""
+    stored = session.status.get("generations")
+    known = [one for one in stored if isinstance(one, int)] if isinstance(stored, list | tuple) else []
+    for member in topology.members:
+        router = member.router
+        if router.owner_uid != session.uid or router.index is None or router.replaced is None:
+            continue
+        if router.index >= MESH_INDEXES:
+            continue
+        known += [0] * (router.index + 1 - len(known))
+        known[router.index] = max(known[router.index], router.replaced)
+    return known
+
+
 def _next_generation(session: MediaSession, topology: Topology, index: int) -> int:
-    """One above every router known to have held the index: existing objects, and what status last listed."""
-    held = [
-        member.router.replaced
-        for member in topology.members
-        if member.router.index == index
-        and member.router.replaced is not None
-        and member.router.owner_uid == session.uid
-    ]
-    listed = session.status.get("routers")
-    for item in listed if isinstance(listed, list | tuple) else ():
-        if isinstance(item, Mapping) and item.get("index") == index:
-            generation = item.get("generation")
-            if isinstance(generation, int):
-                held.append(generation)
-    return max(held, default=-1) + 1
+    """One above every generation known to have held the index."""
+    known = generations(session, topology)
+    return known[index] + 1 if index < len(known) else 0
 
 
 def _create(

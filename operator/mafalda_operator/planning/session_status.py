@@ -11,6 +11,7 @@ from mafalda_operator.planning.access import Access
 from mafalda_operator.planning.actions import StatusUpdate
 from mafalda_operator.planning.conditions import Conditions, status_update
 from mafalda_operator.planning.links import Edge
+from mafalda_operator.planning.placement import generations
 from mafalda_operator.planning.router_status import RouterCondition
 from mafalda_operator.planning.topology import Member, Topology
 
@@ -128,6 +129,7 @@ def _fields(session: MediaSession, findings: SessionFindings) -> dict[str, Any]:
         "readyRouters": ready if accepted else 0,
         "servers": len({member.server for member in findings.topology.mesh}) if accepted else 0,
         "mediaCodecs": [dict(codec) for codec in access.codecs] or session.status.get("mediaCodecs"),
+        "generations": generations(session, findings.topology) or None,
         "routers": [_router(member, findings) for member in placed] if accepted else [],
         "links": [
             {"from": edge.names[0], "to": edge.names[1], "ready": edge.ready} for edge in findings.links
@@ -154,7 +156,4 @@ def _router(member: Member, findings: SessionFindings) -> dict[str, Any]:
         item["serverName"] = member.place.server.name
         item["workerSlot"] = member.place.slot
     item["ready"] = bool(findings.routers[router.key].ready)
-    if router.owned and router.index is not None and router.replaced is not None:
-        item["index"] = router.index
-        item["generation"] = router.replaced
     return item
