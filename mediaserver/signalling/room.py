@@ -53,6 +53,7 @@ class Room:
         self._closed: tuple[int, str] | None = None
         self._unsubscribe = [
             hosted.on_participant.subscribe(self._on_participant),
+            hosted.on_participant_changed.subscribe(self._on_participant),
             hosted.on_participant_gone.subscribe(self._on_participant_gone),
             hosted.on_participant_replaced.subscribe(self._on_replaced),
             hosted.on_producer.subscribe(self._on_producer),
