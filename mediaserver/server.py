@@ -115,6 +115,7 @@ class MediaServer:
     async def drain(self, timeout: float, at_once: asyncio.Event) -> None:
         """Takes no new participants or routers; waits till nobody is left, `timeout` passes or `at_once`."""
         self._draining = True
+        self.signalling.refuse_new("draining")
         self.converger.drain()
         deadline = self._clock() + timeout
         while (left := self.participants()) and not at_once.is_set():

@@ -20,9 +20,6 @@ from mediaserver.control.contract import (
     session_key,
 )
 
-SESSION_ENDED = "session ended"
-"""Why a router closes whose session is not desired any more either; its participants do not dial again."""
-
 
 @dataclass(frozen=True)
 class CloseLink:
@@ -144,11 +141,8 @@ def _routers_to_close(wanted: _Wanted, actual: Actual) -> Iterator[CloseRouter]:
     for key, router in sorted(actual.routers.items()):
         if wanted.routers.get(key) == router or key in linked:
             continue
-        session = wanted.sessions.get(session_key(router.namespace, router.session))
-        if session is None or session.uid != router.session_uid:
-            yield CloseRouter(key, SESSION_ENDED)
-        else:
-            yield CloseRouter(key, "changed" if key in wanted.routers else "no longer desired")
+        # Whether its session goes on elsewhere is not known here: the gateway tells who dials again.
+        yield CloseRouter(key, "changed" if key in wanted.routers else "no longer desired")
 
 
 def _open_router(key: str, router: RouterEntry, wanted: _Wanted, actual: Actual) -> OpenRouter | Problem:

@@ -79,11 +79,15 @@ class SignallingEndpoint:
         room = self._rooms.get(key)
         return 0 if room is None else len(room)
 
-    async def drain(self, reason: str) -> None:
-        """Closes all participants with 4001, and whoever comes from now on."""
+    def refuse_new(self, reason: str) -> None:
+        """Closes with 4001 whoever comes from now on; who is here already may stay."""
         self._draining = reason
         for room in self._rooms.values():
             room.refuse_new(DIAL_AGAIN, reason)
+
+    async def drain(self, reason: str) -> None:
+        """Closes all participants with 4001, and whoever comes from now on."""
+        self.refuse_new(reason)
         for connection in tuple(self._connections):
             connection.end(DIAL_AGAIN, reason)
         try:

@@ -18,7 +18,6 @@ from mediaserver.control.contract import (
     session_key,
 )
 from mediaserver.control.diff import (
-    SESSION_ENDED,
     Actual,
     CloseLink,
     CloseRouter,
@@ -125,13 +124,7 @@ def test_a_link_inside_the_server_waits_for_both_routers() -> None:
 def test_links_close_before_their_routers() -> None:
     now = actual(A, link("a", "z"))
     assert decide({}, now).steps == (CloseLink(link_key("shop", "a", "z"), "no longer desired"),)
-    assert decide({}, actual(A)).steps == (CloseRouter(KEY_A, SESSION_ENDED),)
-
-
-def test_the_reason_of_a_close_tells_whether_the_session_goes_on() -> None:
-    assert decide(wanted(), actual(A)).steps == (CloseRouter(KEY_A, "no longer desired"),)
-    anew = {session_key("shop", "standup"): msgspec.structs.replace(SESSION, uid="s2")}
-    assert decide(anew, actual(A)).steps == (CloseRouter(KEY_A, SESSION_ENDED),)
+    assert decide({}, actual(A)).steps == (CloseRouter(KEY_A, "no longer desired"),)
 
 
 def test_a_router_that_moved_slot_is_closed_with_its_links_then_opened() -> None:
