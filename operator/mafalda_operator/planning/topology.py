@@ -33,7 +33,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """``members`` are all routers, oldest first; ``mesh`` those that are open and linked each to each."""
+    """``members`` are all routers, oldest first; ``mesh`` those that are to be open and linked each to each:
+    what works, and of what doesn't as many as have no replacement yet."""
 
     members: tuple[Member, ...]
     mesh: tuple[Member, ...]
@@ -68,7 +69,8 @@ def judge_routers(
         members.append(member)
     members = _limit(members)
     mesh = [member for member in members if member.verdict == "Healthy"]
-    mesh += [member for member in members if member.verdict == "Unhealthy"][: MESH - len(mesh)]
+    unreplaced = max(0, min(session.min_routers, MESH) - len(mesh))
+    mesh += [member for member in members if member.verdict == "Unhealthy"][:unreplaced]
     return Topology(tuple(members), tuple(sorted(mesh, key=lambda member: member.router.key)))
 
 

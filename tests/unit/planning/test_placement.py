@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from mafalda_operator.model import ObjectKey
+from mafalda_operator.model import NamespaceInfo, ObjectKey
 from mafalda_operator.planning import CreateRouter, DeleteRouter, router_name
 
 from mediaserver.control.contract import RouterState, router_key
@@ -249,8 +249,6 @@ def test_routers_of_an_earlier_session_of_the_name_are_replaced(world: Any) -> N
 
 
 def test_nothing_is_made_in_a_namespace_that_is_terminating(world: Any) -> None:
-    from mafalda_operator.model import NamespaceInfo
-
     world.session(min=1)
     world.scope |= world.inventory.put_namespace("shop", NamespaceInfo({}, terminating=True))
     world.settle()
