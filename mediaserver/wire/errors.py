@@ -1,7 +1,8 @@
 """What can go wrong between two processes of one MediaCluster.
 
     WireError
-    ├── ConnectionLost      the other side is gone, silent or cannot be reached
+    ├── ConnectionLost      the other side is gone or cannot be reached
+    │   └── PeerSilent      its connection is there, but nothing is heard
     ├── DeadlineExceeded    it is there but did not answer in time
     ├── ProtocolError       it says what this side cannot read
     ├── RemoteError         it answered with an error
@@ -32,6 +33,10 @@ class ConnectionLost(WireError):  # noqa: N818  named for what happened, as asyn
         super().__init__(reason)
         self.reason = reason
         self.code = code
+
+
+class PeerSilent(ConnectionLost):
+    """Nothing was heard for too long, not even a heartbeat; the connection was given up."""
 
 
 class DeadlineExceeded(WireError):  # noqa: N818  as above

@@ -21,7 +21,14 @@ from aiohttp import ClientError, ClientSession, ClientWSTimeout, WSCloseCode, WS
 from aiohttp.http import WSMessageTextBytes
 
 from mediaserver.wire import frames, sockets
-from mediaserver.wire.errors import ConnectionLost, DeadlineExceeded, ProtocolError, RemoteError, WireError
+from mediaserver.wire.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    PeerSilent,
+    ProtocolError,
+    RemoteError,
+    WireError,
+)
 from mediaserver.wire.methods import Handler, Methods, RpcFailure
 from mediaserver.wire.outbox import Outbox, Socket
 
@@ -35,6 +42,7 @@ MAX_RUNNING = 64
 MAX_WAITING = 1024
 """Requests that may wait; one more closes the connection."""
 _CLOSE_SECONDS = 1.0
+_REFUSED_SIZE = frames.MAX_MESSAGE_BYTES + 1  # aiohttp refuses from that size on
 
 log = structlog.get_logger()
 
@@ -294,7 +302,7 @@ class Connection:
             if self._silence is not None:
                 quiet = self._clock() - max(self.last_heard, excused)
                 if quiet > self._silence:
-                    raise ConnectionLost(f"nothing heard from {self.name} for {quiet:.1f} s")
+                    raise PeerSilent(f"nothing heard from {self.name} for {quiet:.1f} s")
             due = now + tick
             await asyncio.sleep(tick)
 
@@ -316,7 +324,7 @@ async def connect(
             socket = await session.ws_connect(
                 url,
                 timeout=ClientWSTimeout(ws_close=_CLOSE_SECONDS),
-                max_msg_size=frames.MAX_MESSAGE_BYTES,
+                max_msg_size=_REFUSED_SIZE,
                 decode_text=False,
             )
     except TimeoutError as error:
@@ -337,7 +345,7 @@ async def accept(
 ) -> Connection:
     """Upgrade ``request``. The handler awaits ``run`` and then returns the connection's ``response``."""
     socket = web.WebSocketResponse(
-        timeout=_CLOSE_SECONDS, max_msg_size=frames.MAX_MESSAGE_BYTES, compress=False, decode_text=False
+        timeout=_CLOSE_SECONDS, max_msg_size=_REFUSED_SIZE, compress=False, decode_text=False
     )
     await socket.prepare(request)
     return Connection(socket, methods, name=name, heartbeat=heartbeat, silence=silence, clock=clock)

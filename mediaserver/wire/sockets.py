@@ -6,11 +6,14 @@ import asyncio
 import os
 import socket as stdlib_socket
 from contextlib import suppress
+from typing import Any
 
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientWebSocketResponse
+from aiohttp.web import WebSocketResponse
 
 from mediaserver.wire.close_codes import clip_reason
-from mediaserver.wire.outbox import Socket
+
+Socket = ClientWebSocketResponse[Any] | WebSocketResponse[Any]
 
 
 async def close(socket: Socket, code: int, reason: str, patience: float) -> None:
@@ -26,6 +29,14 @@ async def close(socket: Socket, code: int, reason: str, patience: float) -> None
             await socket.close(code=sendable, message=clip_reason(reason))
     except (TimeoutError, ClientError, OSError, RuntimeError):
         _cut(transport_socket)
+
+
+async def cut(socket: Socket) -> None:
+    """End the connection without a goodbye, as a process that dies does. Never raises for the network."""
+    _cut(socket.get_extra_info("socket"))
+    with suppress(TimeoutError, ClientError, OSError, RuntimeError):
+        async with asyncio.timeout(1.0):
+            await socket.close()
 
 
 def _cut(transport_socket: stdlib_socket.socket | None) -> None:
