@@ -118,7 +118,7 @@ class MediaServer:
         self.signalling.refuse_new("draining")
         self.converger.drain()
         deadline = self._clock() + timeout
-        while (left := self.participants()) and not at_once.is_set():
+        while (left := self.signalling.participants) and not at_once.is_set():
             remaining = deadline - self._clock()
             if remaining <= 0:
                 log.info("participants left when the drain ended", participants=left)
@@ -141,10 +141,6 @@ class MediaServer:
         await asyncio.gather(*(listener.close() for listener in self._listeners))
         self._listeners = []
         await self._lag.close()
-
-    def participants(self) -> int:
-        """Participants attached to routers of this server."""
-        return self._reporting.participants()
 
     def problems(self) -> list[str]:
         """Why the server is not ready, one line each; none when it is."""

@@ -84,10 +84,6 @@ class Reporting:
             states[link_key(link.namespace, link.local_router, link.remote_router)] = link
         return states
 
-    def participants(self) -> int:
-        """Participants attached to routers of this server."""
-        return sum(local_participants(hosted) for hosted in self._host.routers.values())
-
     # -- load -----------------------------------------------------------------------------------------
 
     def load(self) -> Load:

@@ -1,0 +1,161 @@
+"""How a media server stops while participants are attached, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+from contract.control_client import ControlClient, dialled
+from contract.control_contract import ready, router_entry, session_entry
+
+from mediaserver.control.contract import DesiredEntry, RouterEntry, RouterState, router_key
+from mediaserver.control.validate import key_of
+from mediaserver.wire.close_codes import DIAL_AGAIN
+from mediaserver.wire.tokens import ParticipantClaims, mint
+
+# Fixtures come from conftest.py, whose types can't be imported from here.
+ServerProcess = Any
+MakeServer = Callable[..., ServerProcess]
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+KEY = os.urandom(32)
+
+
+def wish(*routers: RouterEntry) -> dict[str, DesiredEntry]:
+    keys = {"k1": base64.b64encode(KEY).decode()}
+    session = msgspec.structs.replace(session_entry(), token_keys=keys)
+    entries: list[DesiredEntry] = [session, *routers]
+    return {key_of(entry): entry for entry in entries}
+
+
+@asynccontextmanager
+async def attached(server: ServerProcess, peer: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A participant's WebSocket; the server may close it at once."""
+    now = time.time()
+    claims = ParticipantClaims(
+        iss="uid-1", sub=peer, session="shop/standup", exp=now + 60, nbf=now - 1, jti=peer, subscribe=True
+    )
+    query = {"roomId": "shop/standup", "peerId": peer, "token": mint(claims, "k1", KEY)}
+    url = f"http://127.0.0.1:{server.participants}/ws"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, params=query, protocols=["protoo"]) as socket,
+    ):
+        yield socket
+
+
+async def answers(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """The participant is admitted: its request is answered."""
+    await socket.send_json({"request": True, "id": 1, "method": "getRouterRtpCapabilities", "data": {}})
+    answer = await socket.receive_json(timeout=5)
+    assert answer["ok"], answer
+
+
+async def closed(socket: aiohttp.ClientWebSocketResponse) -> tuple[int, str]:
+    """Code and reason of the close frame."""
+    async with asyncio.timeout(10):
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            continue
+    assert message.type is aiohttp.WSMsgType.CLOSE, message
+    return message.data, message.extra
+
+
+@asynccontextmanager
+async def running(server: ServerProcess, *flags: str) -> AsyncIterator[ControlClient]:
+    """The server with one router of the session, and who commands it."""
+    server.start(*flags)
+    await server.ready()
+    async with dialled(server.control_url) as client:
+        await client.hello(server.key)
+        await client.apply(wish(router_entry("a", 0)))
+        await client.until(lambda: ready(client, "a"), "the router is ready")
+        yield client
+
+
+async def test_draining_waits_for_who_is_here_and_takes_nobody_more(
+    make_server: MakeServer, until: Until
+) -> None:
+    server = make_server(workers=2)
+    async with running(server, "--drain-timeout=1h") as client:
+        async with attached(server, "alice") as alice:
+            await answers(alice)
+            server.send(signal.SIGTERM)
+            await until(lambda: "asked to stop" in server.log())
+            async with attached(server, "bob") as bob:
+                assert (await closed(bob))[0] == DIAL_AGAIN
+            status, body = await server.get("/readyz")
+            assert status == 503
+            assert "draining" in body
+            await client.apply(wish(router_entry("a", 0), router_entry("b", 1)))
+            key = router_key("shop", "b")
+            await client.until(lambda: key in client.reported, "the new router is refused")
+            state = client.reported[key]
+            assert isinstance(state, RouterState)
+            assert (state.ready, state.reason) == (False, "Draining")
+            await answers(alice)
+        assert await server.ended() == 0
+
+
+async def test_a_second_sigterm_ends_the_drain(make_server: MakeServer, until: Until) -> None:
+    server = make_server()
+    async with running(server, "--drain-timeout=1h"), attached(server, "alice") as alice:
+        await answers(alice)
+        server.send(signal.SIGTERM)
+        await until(lambda: "asked to stop" in server.log())
+        server.send(signal.SIGTERM)
+        assert (await closed(alice))[0] == DIAL_AGAIN
+        assert await server.ended() == 0
+
+
+async def test_the_drain_ends_in_time(make_server: MakeServer) -> None:
+    server = make_server()
+    async with running(server, "--drain-timeout=300ms"), attached(server, "alice") as alice:
+        await answers(alice)
+        server.send(signal.SIGTERM)
+        assert (await closed(alice))[0] == DIAL_AGAIN
+        assert await server.ended() == 0
+
+
+async def test_without_a_drain_participants_dial_again_at_once(make_server: MakeServer) -> None:
+    server = make_server()
+    async with running(server), attached(server, "alice") as alice:
+        await answers(alice)
+        begin = time.monotonic()
+        server.send(signal.SIGINT)
+        assert (await closed(alice))[0] == DIAL_AGAIN
+        assert await server.ended() == 0
+        assert time.monotonic() - begin < 5
+
+
+async def test_participants_of_a_killed_worker_dial_again(make_server: MakeServer) -> None:
+    server = make_server()
+    async with running(server) as client, attached(server, "alice") as alice:
+        await answers(alice)
+        before = client.reported[router_key("shop", "a")]
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        assert (await closed(alice))[0] == DIAL_AGAIN
+        await client.until(
+            lambda: ready(client, "a") and client.reported[router_key("shop", "a")] != before,
+            "the router is open again",
+        )
+        async with attached(server, "alice") as again:
+            await answers(again)
+
+
+async def test_participants_are_counted(make_server: MakeServer) -> None:
+    server = make_server()
+    async with running(server) as client, attached(server, "alice") as alice:
+        await answers(alice)
+        _, metrics = await server.get("/metrics")
+        assert 'mafalda_mediaserver_routers{ready="true"} 1.0' in metrics
+        seen = len(client.loads)
+        await client.until(lambda: len(client.loads) > seen, "load is told")
+        assert set(client.loads[-1].routers) == {router_key("shop", "a")}
