@@ -170,7 +170,7 @@ class Operator:
                 self._writers,
                 self._store,
                 on_refusal=self._inventory.put_refusal,
-                on_token_keys=secrets.read_again,
+                on_token_keys=secrets.put,
                 clock=time.monotonic,
             ),
             statuses=StatusWriter(self._api, self._writers, self._store, self._loop.overtaken),

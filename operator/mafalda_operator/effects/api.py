@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from mafalda_operator.effects.credentials import Credentials
-from mafalda_operator.effects.errors import ApiUnavailable, Gone, Unauthorized, refused
+from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable, Gone, Unauthorized, refused
 
 REQUEST_DEADLINE = 10.0
 _CONNECT_DEADLINE = 5.0
@@ -206,6 +206,9 @@ class KubeApi:
             ) as response:
                 code = str(response.status)
                 return await _decoded(response)
+        except ApiRefused as error:
+            code = str(error.status)
+            raise
         finally:
             self._done(verb, resource.plural, code, time.monotonic() - started)
 

@@ -59,7 +59,7 @@ class Actor:
         store: Store,
         *,
         on_refusal: Callable[[ObjectKey, Refusal], None],
-        on_token_keys: Callable[[ObjectKey], None],
+        on_token_keys: Callable[[ObjectKey, Object], None],
         clock: Callable[[], float],
     ) -> None:
         self._api, self._writers, self._store = api, writers, store
@@ -227,11 +227,12 @@ class Actor:
         key = base64.b64encode(secrets.token_bytes(TOKEN_KEY_BYTES)).decode()
         body = {"metadata": metadata, "type": "Opaque", "data": {action.kid: key}}
         try:
-            await self._api.create(SECRETS, action.secret.namespace, body)
+            secret = await self._api.create(SECRETS, action.secret.namespace, body)
         except Conflict as error:
             if not error.already_exists:
                 raise
-        self._on_token_keys(action.secret)
+            secret = await self._api.get(SECRETS, action.secret.namespace, action.secret.name)
+        self._on_token_keys(action.secret, secret)
         self._log(action, cluster=str(action.cluster), secret=str(action.secret))
 
     def _log(self, action: Action, **names: str) -> None:

@@ -44,13 +44,10 @@ class KeySecrets:
         for secret in names - self._tasks.keys():
             self._start(secret)
 
-    def read_again(self, secret: ObjectKey) -> None:
-        """Read at once, not when the watch says so."""
+    def put(self, secret: ObjectKey, obj: Object) -> None:
+        """What the API server answered to our own write; the watch will say the same later."""
         if secret in self._tasks:
-            task = self._tasks.pop(secret)
-            task.cancel()
-            self._ending.add(task)
-            self._start(secret)
+            self._take(secret, obj)
 
     async def close(self) -> None:
         self.set_wanted(())

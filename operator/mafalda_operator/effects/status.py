@@ -44,6 +44,8 @@ class _Object:
     due: float = 0.0
     timer: asyncio.TimerHandle | None = None
     queued: bool = False
+    urgent: bool = False
+    """Queued with nothing left of its patience to wait for."""
     running: bool = False
     overtaken: bool = False
     """The plan has changed its mind while the write was under way."""
@@ -91,7 +93,7 @@ class StatusWriter:
     # -- steps ------------------------------------------------------------------------------------------
 
     def _schedule(self, target: Target, state: _Object, patience: float) -> None:
-        if state.running or state.queued:
+        if state.running or (state.queued and (patience > 0 or state.urgent)):
             return  # the writer looks at ``update`` when its turn comes, and again at its end
         loop = asyncio.get_running_loop()
         due = loop.time() + patience
@@ -108,14 +110,17 @@ class StatusWriter:
 
     def _enqueue(self, target: Target, state: _Object) -> None:
         state.timer, state.queued = None, True
+        state.urgent = state.update is not None and state.update.patience <= 0
         urgency = _URGENCY.get(target[0], Urgency.STATUS)
+        if not state.urgent:
+            urgency = Urgency.ROUTER_STATUS  # it may yet be replaced by one that is waited for
         future = self._writers.submit(urgency, lambda: self._write(target, state))
         future.add_done_callback(_note_fault)
 
     async def _write(self, target: Target, state: _Object) -> None:
         state.queued, update = False, state.update
-        if update is None:
-            return
+        if update is None or state.running:
+            return  # withdrawn; or another writer has this object, and looks again at its end
         state.update, state.running = None, True
         try:
             await self._patch(update)
