@@ -38,8 +38,10 @@ class _Offer:
     free_ports: int
     order: list[int] = field(default_factory=list)
     """Slots by load, least first."""
+    total: float = 0.0
 
     def sort(self) -> None:
+        self.total = sum(self.loads.values())
         self.order = sorted(self.loads, key=lambda slot: (self.loads[slot], slot))
 
 
@@ -139,7 +141,7 @@ class Capacity:
                 key in used_servers,
                 offer.zone in used_zones,
                 offer.loads[slot],
-                sum(offer.loads.values()),
+                offer.total,
             )
             if best is None or rank < best[0]:
                 best = (rank, Place(key, slot))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from mafalda_operator.model import ConditionStatus, stored_conditions
+from mafalda_operator.model import ConditionStatus
 from mafalda_operator.model.resources import Resource
 from mafalda_operator.planning.actions import StatusUpdate
 
@@ -16,7 +17,7 @@ class Conditions:
     """Collects an object's conditions in order; lastTransitionTime is kept while a status stays the same."""
 
     def __init__(self, resource: Resource, wall_time: str) -> None:
-        self._stored = stored_conditions(resource.status)
+        self._since = _since(resource.status)
         self._generation = resource.generation
         self._wall_time = wall_time
         self.items: list[dict[str, Any]] = []
@@ -24,8 +25,6 @@ class Conditions:
     def add(self, kind: str, holds: bool | None, reason: str, message: str) -> None:
         """``holds`` None stands for Unknown."""
         status: ConditionStatus = "Unknown" if holds is None else "True" if holds else "False"
-        stored = self._stored.get(kind)
-        since = stored.last_transition_time if stored and stored.status == status else ""
         if len(message) > MESSAGE_LIMIT:
             message = message[: MESSAGE_LIMIT - 1] + "…"
         self.items.append(
@@ -34,7 +33,7 @@ class Conditions:
                 "status": status,
                 "reason": reason,
                 "message": message,
-                "lastTransitionTime": since or self._wall_time,
+                "lastTransitionTime": self._since.get((kind, status)) or self._wall_time,
                 "observedGeneration": self._generation,
             }
         )
@@ -51,6 +50,16 @@ class Conditions:
                 )
                 return
         self.add(kind, True, kind, message)
+
+
+def _since(status: Mapping[str, Any]) -> dict[tuple[Any, Any], str]:
+    """lastTransitionTime by type and status; no Condition is built, since every plan does this for each."""
+    stored = status.get("conditions")
+    return {
+        (item.get("type"), item.get("status")): str(item.get("lastTransitionTime", ""))
+        for item in (stored if isinstance(stored, list | tuple) else ())
+        if isinstance(item, Mapping)
+    }
 
 
 def status_update(

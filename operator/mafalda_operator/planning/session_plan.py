@@ -161,7 +161,9 @@ class SessionPlanner:
                 reason, message, _ = placed.refused
                 return reason, f"the API server refuses a router: {message}"
             wanted = max(self.session.min_routers, healthy + len(placed.unplaced))
-            message = no_capacity(self.session, wanted, occupied, self.capacity, self.standings)
+            message = no_capacity(
+                self.session, wanted, occupied, self.capacity, self.standings, self.snapshot.wall_time
+            )
             return "NoCapacity", message
         if healthy < self.session.min_routers:
             names = ", ".join(str(place.server) for _, place in placed.placed) or "other servers"

@@ -18,13 +18,14 @@ def no_capacity(
     occupied: Occupied,
     capacity: Capacity,
     standings: Mapping[ObjectKey, Standing],
+    wall_time: str,
 ) -> str:
     """For `Scheduled=False NoCapacity`: what is needed, what there is, what is away, the remedy."""
     cluster = f"MediaCluster {session.cluster}"
     needs = f"needs {wanted} router{'s' if wanted != 1 else ''} on separate workers"
     free, total = capacity.free_workers(occupied)
     ready = len(capacity.servers)
-    away = _away(standings)
+    away = _away(standings, wall_time)
     if not ready:
         there = f"no server of {cluster} is ready{away}"
     else:
@@ -40,20 +41,20 @@ def no_capacity(
     return f"{needs}; {there}; {remedy}"
 
 
-def _away(standings: Mapping[ObjectKey, Standing]) -> str:
+def _away(standings: Mapping[ObjectKey, Standing], wall_time: str) -> str:
     """Servers that take no routers, as a clause in brackets, or nothing."""
     away = [(key, reason) for key in sorted(standings) if (reason := accepting_reason(standings[key]))]
-    named = [_one_away(standings[key], reason) for key, reason in away[:_NAMED]]
+    named = [_one_away(standings[key], reason, wall_time) for key, reason in away[:_NAMED]]
     if len(away) > _NAMED:
         named.append(f"and {len(away) - _NAMED} more")
     return f" ({', '.join(named)})" if named else ""
 
 
-def _one_away(standing: Standing, reason: str) -> str:
+def _one_away(standing: Standing, reason: str, wall_time: str) -> str:
     name = standing.server.key.name
     if reason != "NotConnected":
         return f"{name}: {reason}"
     connected = standing.server.condition("Connected")
-    if connected is None or connected.status != "False" or len(connected.last_transition_time) < 16:
-        return f"{name} unreachable"
-    return f"{name} unreachable since {connected.last_transition_time[11:16]}"
+    known = connected is not None and connected.status == "False" and connected.last_transition_time
+    since = connected.last_transition_time if connected is not None and known else wall_time
+    return f"{name} unreachable since {since[11:16]}"
