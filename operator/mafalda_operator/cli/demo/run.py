@@ -18,6 +18,7 @@ from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.report import Report
 from mafalda_operator.cli.demo.stack import Stack
 from mafalda_operator.cli.demo.steps import Demo
+from mafalda_operator.cli.local.binaries import cache_root
 from mafalda_operator.effects.api import KubeApi
 from mafalda_operator.effects.credentials import Credentials
 
@@ -77,9 +78,20 @@ def _stack(
             manifest.write_text(layouts.rewrite(objects, layout))
             console.print(f"a default port is taken; a copy with free ones is {manifest}", highlight=False)
         yield stack, manifest, objects
+    except Exception:
+        say(f"the processes' logs are kept in {_keep_logs(directory)}")
+        raise
     finally:
         if not stack.keep:
             stack.stop()
+
+
+def _keep_logs(directory: Path) -> Path:
+    """Copies the logs into the cache, in place of those of the last failure."""
+    kept = cache_root() / "demo-failed"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(directory / "logs", kept)
+    return kept
 
 
 async def _steps(
