@@ -19,7 +19,6 @@ from mediaserver.control.contract import (
     ERROR_OTHER_CLUSTER,
     ERROR_VERSION_SKEW,
     PEER_PATH,
-    PIPE_PROTOCOL,
     Challenge,
 )
 from mediaserver.wire import membership
@@ -38,6 +37,15 @@ class Identity:
     cluster_uid: str
     server_name: str
     """`namespace/name` of its MediaServer."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """What of this process the others need to know."""
+
+    instance_id: str
+    """New at each start."""
+    pipe_protocol: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Dialling:
             self._challenge.set_result(challenge)
 
     async def greet(
-        self, connection: Connection, key: ClusterKey, own: Identity, instance_id: str, server: str
+        self, connection: Connection, key: ClusterKey, own: Identity, process: Process, server: str
     ) -> Other:
         """Greet ``server`` over a ``connection`` that runs. Raises WireError."""
         try:
@@ -89,11 +97,11 @@ class Dialling:
         nonce = membership.new_nonce()
         hello = PeerHello(
             protocol_version=PEER_PROTOCOL,
-            pipe_protocol=PIPE_PROTOCOL,
+            pipe_protocol=process.pipe_protocol,
             cluster_uid=own.cluster_uid,
             from_server=own.server_name,
             to_server=server,
-            instance_id=instance_id,
+            instance_id=process.instance_id,
             nonce=nonce,
             proof="",
         )
@@ -113,11 +121,11 @@ class Dialling:
 class Accepting:
     """The acceptor's part: its ``nonce`` goes out as the challenge."""
 
-    def __init__(self, key: ClusterKey, own: Identity | None, instance_id: str) -> None:
+    def __init__(self, key: ClusterKey, own: Identity | None, process: Process) -> None:
         self.nonce = membership.new_nonce()
         self._key = key
         self._own = own
-        self._instance_id = instance_id
+        self._process = process
 
     def answer(self, hello: PeerHello) -> tuple[Other, PeerWelcome]:
         """Check a hello. Raises RpcFailure, which closes the connection."""
@@ -130,8 +138,8 @@ class Accepting:
         self._check(hello)
         welcome = PeerWelcome(
             protocol_version=PEER_PROTOCOL,
-            pipe_protocol=PIPE_PROTOCOL,
-            instance_id=self._instance_id,
+            pipe_protocol=self._process.pipe_protocol,
+            instance_id=self._process.instance_id,
             proof="",
         )
         proof = membership.proof(

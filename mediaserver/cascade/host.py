@@ -14,7 +14,7 @@ from aiohttp import web
 
 from mediaserver.cascade.errors import NotIdentifiedError, RouterClosedError, RouterUnavailableError
 from mediaserver.cascade.far import FarEnd, LoopbackEnd
-from mediaserver.cascade.greeting import Identity
+from mediaserver.cascade.greeting import Identity, Process
 from mediaserver.cascade.hosted import HostedRouter
 from mediaserver.cascade.links import LinkEnd
 from mediaserver.cascade.messages import LinkName, RouterName
@@ -52,6 +52,7 @@ class CascadeHost:
         instance_id: str,
         cluster_key: ClusterKey,
         identity: Identity | None = None,
+        pipe_protocol: int = PIPE_PROTOCOL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_state_change: Event[None] = Event("cascade state")
@@ -59,12 +60,13 @@ class CascadeHost:
         self.on_router_opened: Event[HostedRouter] = Event("router opened")
         self.on_router_closed: Event[tuple[HostedRouter, str]] = Event("router closed")
         self._pool = pool
+        self._pipe_protocol = pipe_protocol
         self._clock = clock
         self._settings = SettingsEntry()
         self._routers: dict[str, HostedRouter] = {}
         self._links: dict[str, tuple[LinkEnd, ...]] = {}
         self._peers = PeerLinks(
-            instance_id=instance_id,
+            process=Process(instance_id, pipe_protocol),
             cluster_key=cluster_key,
             silence=lambda: self._settings.silence_timeout,
             clock=clock,
@@ -255,7 +257,7 @@ class CascadeHost:
 
     def _open_inside(self, entry: LinkEntry, name: LinkName) -> tuple[LinkEnd, ...]:
         one, two = self._hosted(entry.namespace, name.first), self._hosted(entry.namespace, name.second)
-        to_two, to_one = LoopbackEnd(PIPE_PROTOCOL), LoopbackEnd(PIPE_PROTOCOL)
+        to_two, to_one = LoopbackEnd(self._pipe_protocol), LoopbackEnd(self._pipe_protocol)
         first = self._make_end(entry, name, one, to_two)
         second = self._make_end(entry, name, two, to_one)
         to_two.attach(second)
@@ -285,6 +287,7 @@ class CascadeHost:
             far=far,
             listen_info=self._pool.pipe_listen_info,
             silence=lambda: self._settings.silence_timeout,
+            pipe_protocol=self._pipe_protocol,
             on_change=lambda: self.on_state_change.emit(None),
             clock=self._clock,
         )

@@ -205,9 +205,10 @@ class HostedRouter:
             del self._links[end.remote]
 
     async def close(self, reason: str) -> None:
-        """End everything of this router. Its links are closed by the host before. Idempotent."""
+        """End everything of this router; its links are closed by the host afterwards. Idempotent."""
         if self.closed:
             return
+        self._say_goodbye()
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -221,6 +222,13 @@ class HostedRouter:
         self._log.info("router closed", reason=reason)
         self.on_closed.emit(reason)
         await self._legs.close()
+
+    def _say_goodbye(self) -> None:
+        """Tell the neighbours that what was attached here has ended, so that they need not wait and see."""
+        for effect in self._table.end_all(self._clock()):
+            if isinstance(effect, Send):
+                self._outgoing.setdefault(effect.link, []).append(effect.message)
+        self._flush()
 
     # -- for its links (LinkOwner) --
 

@@ -37,9 +37,15 @@ from mediaserver.cascade.messages import (
     RouterName,
     Routes,
 )
-from mediaserver.cascade.pipes import Pair, connect_pipe, create_pipe, pipe_address, reason_of
-from mediaserver.control.contract import PIPE_PROTOCOL
-from mediaserver.mediasoup import MediasoupError, PipeTransport, Router, TransportListenInfo
+from mediaserver.cascade.pipes import OPEN_SECONDS, Pair, accept_pair, open_pair, pipe_address
+from mediaserver.mediasoup import (
+    MediasoupError,
+    PipeTransport,
+    PipeTransportStats,
+    RequestRejectedError,
+    Router,
+    TransportListenInfo,
+)
 from mediaserver.wire.errors import RemoteError, WireError
 from mediaserver.wire.rpc import RpcFailure
 
@@ -48,8 +54,6 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts."""
-OPEN_SECONDS = 5.0
-"""How long the far end may take to make its pipe transport."""
 STAND_SECONDS = 10.0
 """How long the acceptor keeps a pair that the initiator does not use."""
 WATCH_SECONDS = 1.0
@@ -86,6 +90,7 @@ class LinkEnd:
         listen_info: Callable[[], TransportListenInfo],
         silence: Callable[[], float],
         on_change: Callable[[], None],
+        pipe_protocol: int,
         clock: Callable[[], float],
     ) -> None:
         self.name = name
@@ -101,6 +106,7 @@ class LinkEnd:
         self._listen_info = listen_info
         self._silence = silence
         self._on_change = on_change
+        self._pipe_protocol = pipe_protocol
         self._clock = clock
         self._pair: Pair | None = None
         self._attempt = 0
@@ -153,26 +159,16 @@ class LinkEnd:
             self._check_request(request)
             self._discard("superseded by a newer attempt", tell=False)
             try:
-                transport = await create_pipe(
-                    self._router, self._listen_info(), srtp=self._srtp, rtx=self._rtx
-                )
+                pair = await accept_pair(self._router, self._listen_info(), request)
             except LinkError as error:
                 self._set_state(error.reason, str(error))
                 code = ERROR_NO_PORTS if error.reason == "NoPorts" else ERROR_PIPE_FAILED
                 raise RpcFailure(code, str(error)) from error
-            try:
-                await connect_pipe(transport, request.address)
-            except LinkError as error:
-                transport.close()
-                raise RpcFailure(ERROR_PIPE_FAILED, str(error)) from error
-            except asyncio.CancelledError:
-                transport.close()
-                raise
-            if self._closed:
-                transport.close()
+            if self._over():
+                pair.transport.close()
                 raise RpcFailure(ERROR_NOT_READY, "the link was closed")
-            self._keep(Pair(request.pipe, transport))
-            return PipeOpened(address=pipe_address(transport))
+            self._keep(pair)
+            return PipeOpened(address=pipe_address(pair.transport))
 
     async def resumed(self, request: ResumePipe) -> None:
         """The initiator still has its pair and asks for ours."""
@@ -246,11 +242,11 @@ class LinkEnd:
 
     async def _advance(self) -> None:
         """One step toward a pair that both ends have. Raises LinkError."""
-        if self._far.pipe_protocol != PIPE_PROTOCOL:
+        if self._far.pipe_protocol != self._pipe_protocol:
             raise LinkError(
                 "PipeProtocol",
                 f"the other media server speaks pipe protocol {self._far.pipe_protocol}, this one "
-                f"{PIPE_PROTOCOL}: the session moves as a whole once all its servers run one version",
+                f"{self._pipe_protocol}: the session moves as a whole once all its servers run one version",
             )
         if self._pair is not None:
             await self._ask_resume(self._pair)
@@ -272,23 +268,9 @@ class LinkEnd:
     async def _open(self) -> None:
         self._attempt += 1
         ref = PipeRef(opener=self._router.id, attempt=self._attempt)
-        transport = await create_pipe(self._router, self._listen_info(), srtp=self._srtp, rtx=self._rtx)
-        try:
-            request = OpenPipe(
-                link=self.name, pipe=ref, address=pipe_address(transport), srtp=self._srtp, rtx=self._rtx
-            )
-            try:
-                answer = await self._far.open(request, OPEN_SECONDS)
-            except RemoteError as error:
-                raise LinkError(reason_of(error.code), error.message) from error
-            except (WireError, TimeoutError) as error:
-                raise LinkError("PeerUnreachable", str(error) or "no answer in time") from error
-            await connect_pipe(transport, answer.address)
-        except BaseException:
-            transport.close()
-            self._far.notice(ClosePipe(link=self.name, pipe=ref, reason="the attempt failed"))
-            raise
-        pair = Pair(ref, transport)
+        pair = await open_pair(
+            self._router, self._listen_info(), self._far, self.name, ref, srtp=self._srtp, rtx=self._rtx
+        )
         self._keep(pair)
         self._stand(pair)
 
@@ -304,10 +286,12 @@ class LinkEnd:
 
     def _check_request(self, request: OpenPipe) -> None:
         """Raises RpcFailure unless the pair asked for is newer than ours and of the kind we were told."""
-        if self._closed or self._router.closed:
+        if self._over():
             raise RpcFailure(ERROR_NOT_READY, f"router {self.local} is closed")
-        if self._far.pipe_protocol != PIPE_PROTOCOL:
-            message = f"pipe protocol {self._far.pipe_protocol} does not interwork with {PIPE_PROTOCOL} here"
+        if self._far.pipe_protocol != self._pipe_protocol:
+            message = (
+                f"pipe protocol {self._far.pipe_protocol} does not interwork with {self._pipe_protocol} here"
+            )
             self._set_state("PipeProtocol", message)
             raise RpcFailure(ERROR_PIPE_PROTOCOL, message)
         if (request.srtp, request.rtx) != (self._srtp, self._rtx):
@@ -317,6 +301,9 @@ class LinkEnd:
         ref = self._pair.ref if self._pair is not None else None
         if ref is not None and ref.opener == request.pipe.opener and ref.attempt >= request.pipe.attempt:
             raise RpcFailure(ERROR_NO_SUCH_PIPE, "a newer attempt has taken its place")
+
+    def _over(self) -> bool:
+        return self._closed or self._router.closed
 
     # -- a pair's life --
 
@@ -374,23 +361,29 @@ class LinkEnd:
                 continue
             try:
                 stats = await pair.transport.get_stats()
+            except RequestRejectedError as error:
+                # The worker does not have it any more.
+                if self._pair is pair:
+                    self._discard(f"the worker says: {error.reason}", tell=True)
+                continue
             except MediasoupError as error:
-                self._log.debug("no counters", error=str(error))
+                self._log.info("no byte counters", error=str(error))
                 continue
             if self._pair is pair:
-                self._look_at(pair, stats.rtp_bytes_sent, stats.rtp_bytes_received)
+                self._look_at(pair, stats)
 
-    def _look_at(self, pair: Pair, sent: int, received: int) -> None:
+    def _look_at(self, pair: Pair, stats: PipeTransportStats) -> None:
         now = self._clock()
-        pair.liveness.own(now, sent, received)
+        sent, received = stats.rtp_bytes_sent, stats.rtp_bytes_received
+        pair.liveness.own(now, sent, received, stats.bytes_received)
         if pair.talking:
             self._unused_since = now
             self._far.notice(PipeCounters(link=self.name, pipe=pair.ref, sent=sent, received=received))
         elif not pair.standing or self._far.connected:
             if now - self._unused_since > STAND_SECONDS:
                 self._discard("the far end makes no use of it", tell=True)
-        elif now - self._unused_since > self._silence() and pair.liveness.silent(now):
-            self._discard("the other media server is silent, and nothing comes through the pipe", tell=False)
+        elif now - self._unused_since > self._silence() and pair.silent(now):
+            self._discard("the other media server is silent, as is the pipe", tell=False)
             self._set_state("PeerUnreachable", self._far.problem)
 
     def _set_state(self, reason: LinkReason | Literal[""], message: str) -> None:

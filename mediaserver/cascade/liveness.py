@@ -10,6 +10,10 @@ STALL_SECONDS = 3.0
 """How long bytes may go out and not come in before the pair counts as stalled."""
 
 
+QUIET_SECONDS = 10.0
+"""How long nothing at all may come back while media is sent: receivers report at least every 7.5 s."""
+
+
 class Flow:
     """One direction of a pair."""
 
@@ -35,12 +39,13 @@ class Liveness:
         self._outward = Flow()
         self._inward = Flow()
         self._own = (0, 0)
-        self._changed_at: float | None = None
+        self._heard = -1
+        self._heard_at = 0.0
 
-    def own(self, now: float, sent: int, received: int) -> None:
-        """This end's counters now."""
-        if self._changed_at is None or received != self._own[1]:
-            self._changed_at = now
+    def own(self, now: float, sent: int, received: int, heard: int) -> None:
+        """This end's counters now: RTP bytes sent and received, and bytes of any kind that came in."""
+        if heard != self._heard:
+            self._heard, self._heard_at = heard, now
         self._own = (sent, received)
 
     def other(self, now: float, sent: int, received: int) -> bool:
@@ -50,6 +55,7 @@ class Liveness:
         outward = self._outward.observe(now, own_sent, received)
         return inward or outward
 
-    def silent(self, now: float) -> bool:
-        """Nothing has come in for STALL_SECONDS, as far as this end alone can tell."""
-        return self._changed_at is not None and now - self._changed_at >= STALL_SECONDS
+    def silent(self, now: float, *, sending: bool) -> bool:
+        """Nothing comes in, as far as this end alone can tell; who sends, gets at least reports back."""
+        patience = QUIET_SECONDS if sending else STALL_SECONDS
+        return self._heard >= 0 and now - self._heard_at >= patience

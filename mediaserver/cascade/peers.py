@@ -13,7 +13,7 @@ import structlog
 from aiohttp import ClientSession, web
 
 from mediaserver.cascade.far import FarEnd, NearEnd, Notice
-from mediaserver.cascade.greeting import GREETING_SECONDS, Accepting, Dialling, Identity, Other
+from mediaserver.cascade.greeting import GREETING_SECONDS, Accepting, Dialling, Identity, Other, Process
 from mediaserver.cascade.messages import (
     ERROR_NOT_READY,
     ClosePipe,
@@ -139,12 +139,12 @@ class PeerLinks:
     def __init__(
         self,
         *,
-        instance_id: str,
+        process: Process,
         cluster_key: ClusterKey,
         silence: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
-        self._instance_id = instance_id
+        self._process = process
         self._key = cluster_key
         self._silence = silence
         self._clock = clock
@@ -201,7 +201,7 @@ class PeerLinks:
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
         """Serve `/peer` until the connection ends."""
-        accepting = Accepting(self._key, self._identity, self._instance_id)
+        accepting = Accepting(self._key, self._identity, self._process)
         served: list[Peer] = []
         methods = Methods()
         connection = await rpc.accept(
@@ -305,7 +305,7 @@ class PeerLinks:
         running = asyncio.create_task(connection.run())
         reason = "the connection was closed"
         try:
-            other = await dialling.greet(connection, self._key, own, self._instance_id, peer.server)
+            other = await dialling.greet(connection, self._key, own, self._process, peer.server)
             peer.connected(connection, other)
             greeted.set()
             await asyncio.wait({running})

@@ -7,16 +7,24 @@ import socket
 from dataclasses import dataclass, field
 
 from mediaserver.cascade.errors import LinkError, LinkReason
+from mediaserver.cascade.far import FarEnd
 from mediaserver.cascade.liveness import Liveness
 from mediaserver.cascade.messages import (
     ERROR_NO_PORTS,
     ERROR_NO_SUCH_PIPE,
     ERROR_NOT_READY,
     ERROR_PIPE_PROTOCOL,
+    ClosePipe,
+    LinkName,
+    OpenPipe,
     PipeAddress,
     PipeRef,
 )
 from mediaserver.mediasoup import MediasoupError, PipeTransport, Router, TransportListenInfo
+from mediaserver.wire.errors import RemoteError, WireError
+
+OPEN_SECONDS = 5.0
+"""How long the far end may take to make its pipe transport."""
 
 
 @dataclass
@@ -29,6 +37,52 @@ class Pair:
     standing: bool = False
     talking: bool = False
     """Both ends know that they have this pair, by the present connection."""
+
+    def silent(self, now: float) -> bool:
+        """Nothing comes in through it for long."""
+        return self.liveness.silent(now, sending=bool(self.transport.consumers))
+
+
+async def open_pair(
+    router: Router,
+    listen_info: TransportListenInfo,
+    far: FarEnd,
+    name: LinkName,
+    ref: PipeRef,
+    *,
+    srtp: bool,
+    rtx: bool,
+) -> Pair:
+    """The initiator's end of a new pair, connected, the far end's being connected too.
+
+    Raises LinkError; this side's transport is closed then, and the far end told to close its own.
+    """
+    transport = await create_pipe(router, listen_info, srtp=srtp, rtx=rtx)
+    try:
+        request = OpenPipe(link=name, pipe=ref, address=pipe_address(transport), srtp=srtp, rtx=rtx)
+        try:
+            answer = await far.open(request, OPEN_SECONDS)
+        except RemoteError as error:
+            raise LinkError(reason_of(error.code), error.message) from error
+        except (WireError, TimeoutError) as error:
+            raise LinkError("PeerUnreachable", str(error) or "no answer in time") from error
+        await connect_pipe(transport, answer.address)
+    except BaseException:
+        transport.close()
+        far.notice(ClosePipe(link=name, pipe=ref, reason="the attempt failed"))
+        raise
+    return Pair(ref, transport)
+
+
+async def accept_pair(router: Router, listen_info: TransportListenInfo, request: OpenPipe) -> Pair:
+    """The acceptor's end of the pair asked for, connected. Raises LinkError; nothing is left then."""
+    transport = await create_pipe(router, listen_info, srtp=request.srtp, rtx=request.rtx)
+    try:
+        await connect_pipe(transport, request.address)
+    except BaseException:
+        transport.close()
+        raise
+    return Pair(request.pipe, transport)
 
 
 async def create_pipe(

@@ -107,6 +107,10 @@ class PathTable:
             self._bury(key, None, now)
             self._settle_roster(now)
 
+    def local(self) -> list[EntryKey]:
+        """The local entries."""
+        return [key for key, known in self._known.items() if known.local]
+
     # -- links --
 
     def link_up(self, link: RouterName) -> None:
@@ -130,8 +134,14 @@ class PathTable:
         self._unrefreshed[link] = {key for key, known in self._known.items() if link in known.heard}
 
     def refresh_end(self, link: RouterName, now: float) -> None:
+        """Withdraw what the neighbour did not repeat; what was its own has ended."""
         for key in sorted(self._unrefreshed.pop(link, ()), key=lambda key: (key.kind, key.id)):
-            self._unhear(key, link, now)
+            known = self._known.get(key)
+            if known is not None and known.heard.get(link) == (link,):
+                self._bury(key, link, now)
+            else:
+                self._unhear(key, link, now)
+        self._settle_roster(now)
 
     def announce(self, link: RouterName, message: Announce, now: float) -> None:
         entry, path = message.entry, tuple(message.path)

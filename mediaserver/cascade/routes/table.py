@@ -119,6 +119,12 @@ class RouteTable:
         self._paths.end(key, now)
         return self._take()
 
+    def end_all(self, now: float) -> list[Effect]:
+        """End every local entry: the router is about to close."""
+        for key in self._paths.local():
+            self._paths.end(key, now)
+        return self._take()
+
     # -- links --
 
     def link_up(self, link: RouterName, now: float) -> list[Effect]:

@@ -1,4 +1,4 @@
-"""Several media servers' cascades in one process: real workers, real peer connections on loopback, real RTP."""
+"""Several media servers' cascades in one process: real workers, peer connections on loopback, real RTP."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from aiohttp import web
 from mediaserver.cascade import CascadeHost, HostedRouter, Identity
 from mediaserver.control.contract import (
     PEER_PATH,
+    PIPE_PROTOCOL,
     Address,
     LinkEntry,
     RouterEntry,
@@ -115,7 +116,10 @@ class Proxy:
 class Site:
     """One media server, as far as its cascade goes."""
 
-    def __init__(self, name: str, key: ClusterKey, workers: int, ports: tuple[int, int]) -> None:
+    def __init__(
+        self, name: str, key: ClusterKey, workers: int, ports: tuple[int, int], pipe_protocol: int
+    ) -> None:
+        self.pipe_protocol = pipe_protocol
         self.name = f"media/{name}"
         self.key = key
         config = PoolConfig(
@@ -143,13 +147,17 @@ class Site:
             instance_id=secrets.token_hex(4),
             cluster_key=self.key,
             identity=Identity(cluster_uid="uid-1", server_name=self.name),
+            pipe_protocol=self.pipe_protocol,
         )
 
     async def start(self) -> None:
         await self.pool.start()
         app = web.Application()
-        app.router.add_get(PEER_PATH, lambda request: self.host.accept_peer(request))
+        app.router.add_get(PEER_PATH, self._peer)
         self.listener = await listen(app, ListenAddress(HOST, 0))
+
+    async def _peer(self, request: web.Request) -> web.StreamResponse:
+        return await self.host.accept_peer(request)
 
     async def restart_host(self) -> None:
         """As if the process had been started anew (its workers, too, have nothing left)."""
@@ -189,8 +197,15 @@ class Cascade:
         self.session = SessionEntry(namespace="shop", name="standup", uid=UID, issuers=[], token_keys={})
         self.settings = SettingsEntry(prune_delay=0.5, silence_timeout=2.0)
 
-    async def site(self, name: str, *, workers: int = 1, ports: tuple[int, int] = (40000, 49999)) -> Site:
-        site = self.sites[name] = Site(name, self.key, workers, ports)
+    async def site(
+        self,
+        name: str,
+        *,
+        workers: int = 1,
+        ports: tuple[int, int] = (40000, 49999),
+        pipe_protocol: int = PIPE_PROTOCOL,
+    ) -> Site:
+        site = self.sites[name] = Site(name, self.key, workers, ports, pipe_protocol)
         await site.start()
         site.host.apply_settings(self.settings)
         return site
@@ -240,9 +255,7 @@ class Cascade:
         return routers
 
     def unready(self) -> list[Any]:
-        return [
-            state for site in self.sites.values() for state in site.host.link_states() if not state.ready
-        ]
+        return [state for site in self.sites.values() for state in site.host.link_states() if not state.ready]
 
     async def linked(self) -> None:
         await until(lambda: not self.unready(), "all links stand")

@@ -64,7 +64,9 @@ async def test_one_pair_per_link_with_srtp_and_rtx(cascade: Any) -> None:
         assert dump.rtx
         assert dump.srtp_parameters is not None
         assert dump.srtp_parameters.crypto_suite == "AEAD_AES_256_GCM"
-        assert any("rtx" in codec.mime_type for codec in hosted.router.producers[producer_id].rtp_parameters.codecs)
+        assert any(
+            "rtx" in codec.mime_type for codec in hosted.router.producers[producer_id].rtp_parameters.codecs
+        )
         await (await cascade.media.receive(hosted, producer_id)).hears()
     assert pipes(a)[0].tuple.remote_port == pipes(b)[0].tuple.local_port
     assert pipes(b)[0].tuple.remote_port == pipes(a)[0].tuple.local_port
