@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unit.mediasoup.fake_peer import OpenChannel
 
 from mediaserver.mediasoup import (
     ChannelClosedError,
@@ -24,7 +25,12 @@ from mediaserver.mediasoup.channel import Channel
 from mediaserver.mediasoup.framing import WRITE_LIMIT
 from mediaserver.mediasoup.messages import MAX_MESSAGE, Body, Event, Method
 
-OpenChannel = Callable[..., Awaitable[tuple[Channel, "FakePeer"]]]  # noqa: F821 - in conftest.py
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Everything here must hold on both event loops."""
+    policy: asyncio.AbstractEventLoopPolicy = request.param()
+    return policy
 
 
 async def broken(channel: Channel) -> Exception:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
+from unit.mediasoup.fake_peer import OpenChannel
 
 from mediaserver.mediasoup import ClosedError, CloseReason, RequestTimeoutError
 from mediaserver.mediasoup._fbs import router as fbs_router
 from mediaserver.mediasoup._fbs import worker as fbs_worker
-from mediaserver.mediasoup.channel import Channel
 from mediaserver.mediasoup.messages import Method
 from mediaserver.mediasoup.node import Node
-
-OpenChannel = Callable[..., Awaitable[tuple[Channel, Any]]]
 
 
 class Parent(Node):
