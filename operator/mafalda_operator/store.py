@@ -51,16 +51,21 @@ class KindStore:
 
     sink: Sink
     clock: Callable[[], float]
-    listed_at: float | None = None
-    """When the newest LIST that was taken in began, by ``clock``."""
     held: dict[ObjectKey, Held] = field(default_factory=dict)
     _tombstones: dict[str, float] = field(default_factory=dict)
+    _floors: dict[str | None, int] = field(default_factory=dict)
+    """The version of the newest LIST, by namespace; None: of all namespaces."""
 
-    def put(self, obj: Object) -> Scope:
-        """Take a version of an object in, unless what is held is as new or the object was deleted."""
+    def put(self, obj: Object, *, floor: int | None = None) -> Scope:
+        """Take a version of an object in, unless what is held is as new or the object was deleted.
+
+        What is not held and not newer than ``floor`` (absent: the newest LIST) is gone since.
+        """
         key, uid, version = identity(obj)
         held = self.held.get(key)
-        if uid in self._tombstones or (held is not None and version <= held.version):
+        if floor is None:
+            floor = max(self._floors.get(None, 0), self._floors.get(key.namespace, 0))
+        if uid in self._tombstones or version <= (held.version if held is not None else floor):
             return Scope()
         if held is not None and held.uid != uid:
             self._tombstones[held.uid] = self.clock()
@@ -76,15 +81,16 @@ class KindStore:
         del self.held[key]
         return self.sink.remove(key)
 
-    def replace(self, objects: Iterable[Object], version: int, began: float, namespace: str | None) -> Scope:
-        """Take a whole LIST in, as of ``version`` and begun at ``began``; of one namespace, or of all.
+    def replace(self, objects: Iterable[Object], version: int, namespace: str | None) -> Scope:
+        """Take a whole LIST in, as of ``version``; of one namespace, or of all.
 
         What it lacks is gone, unless that is newer than the LIST.
         """
         scopes, present = [], set()
+        newest = version >= self._floors.get(namespace, 0)
         for obj in objects:
             present.add(identity(obj)[1])
-            scopes.append(self.put(obj))
+            scopes.append(self.put(obj, floor=0 if newest else None))
         missing = [
             (key, held.uid)
             for key, held in self.held.items()
@@ -93,7 +99,7 @@ class KindStore:
             and (namespace is None or key.namespace == namespace)
         ]
         scopes += [self.delete(key, uid) for key, uid in missing]
-        self.listed_at = began
+        self._floors[namespace] = max(version, self._floors.get(namespace, 0))
         self._forget()
         return merged(scopes)
 
@@ -128,10 +134,9 @@ class Store:
         objects: Iterable[Object],
         version: int,
         *,
-        began: float,
         namespace: str | None = None,
     ) -> None:
-        self._tell(self.kinds[kind].replace(objects, version, began, namespace))
+        self._tell(self.kinds[kind].replace(objects, version, namespace))
 
     def note_event(self, kind: str, event_type: str | None, obj: Object) -> None:
         """Take a watch event in; ``event_type`` as Kubernetes has it, None for an object that was listed."""

@@ -35,7 +35,6 @@ class Store(Protocol):
         objects: Iterable[Object],
         version: int,
         *,
-        began: float,
         namespace: str | None = None,
     ) -> None: ...
 
@@ -104,9 +103,7 @@ class Lister:
         jobs = [(resource, namespace) for resource in OBSERVED for namespace in self._scopes(resource)]
         listings = await self._list_all(jobs)
         for (resource, namespace), listing in zip(jobs, listings, strict=True):
-            self._store.replace(
-                resource.kind, listing.items, listing.resource_version, began=began, namespace=namespace
-            )
+            self._store.replace(resource.kind, listing.items, listing.resource_version, namespace=namespace)
         self._fresh_at, self._failing = began, False
         log.debug("listed all kinds", objects=sum(len(listing.items) for listing in listings))
         self._on_done()
