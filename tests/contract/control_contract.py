@@ -54,13 +54,13 @@ class Subject:
     key: ClusterKey
 
 
-def session_entry(name: str = "standup") -> SessionEntry:
-    return SessionEntry(namespace="shop", name=name, uid=f"uid-{name}", issuers=["uid-1"], token_keys={})
+def session_entry(name: str = "standup", namespace: str = "shop") -> SessionEntry:
+    return SessionEntry(namespace=namespace, name=name, uid=f"uid-{name}", issuers=["uid-1"], token_keys={})
 
 
-def router_entry(name: str, slot: int, session: str = "standup") -> RouterEntry:
+def router_entry(name: str, slot: int, session: str = "standup", namespace: str = "shop") -> RouterEntry:
     return RouterEntry(
-        namespace="shop",
+        namespace=namespace,
         name=name,
         uid=f"uid-{name}",
         session=session,
@@ -74,8 +74,9 @@ def desired(*routers: RouterEntry) -> dict[str, DesiredEntry]:
     """Settings, the sessions of the routers, and the routers."""
     entries: dict[str, DesiredEntry] = {"settings": SettingsEntry()}
     for router in routers:
-        entries[session_key("shop", router.session)] = session_entry(router.session)
-        entries[router_key("shop", router.name)] = router
+        session = session_entry(router.session, router.namespace)
+        entries[session_key(router.namespace, router.session)] = session
+        entries[router_key(router.namespace, router.name)] = router
     return entries
 
 

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from doubles.api import FakeApi
+
+from mediaserver.gateway.errors import KeysUnavailable
+from mediaserver.gateway.keys import FRESH_SECONDS, REREAD_SECONDS, TokenKeys, selects
+from mediaserver.gateway.resources import Cluster, LabelSelector
+
+K1, K2 = b"1" * 32, b"2" * 40
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def cluster(*key_sets: dict[str, object]) -> Cluster:
+    spec = {"tokens": {"keySets": list(key_sets)}} if key_sets else {}
+    return msgspec.convert({"metadata": {"namespace": "media", "name": "main"}, "spec": spec}, Cluster)
+
+
+def key_set(name: str, **namespaces: object) -> dict[str, object]:
+    return {"name": name, "secretRef": {"name": f"secret-{name}"}, "namespaces": namespaces}
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    return FakeApi()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def keys(api: FakeApi, clock: Clock) -> TokenKeys:
+    return TokenKeys(api, clock=clock)
+
+
+async def test_without_key_sets(api: FakeApi, keys: TokenKeys) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
+    assert await keys.of(cluster(), "shop", "k1") == {}
+
+
+async def test_key_sets_and_their_namespaces(api: FakeApi, keys: TokenKeys) -> None:
+    api.secrets |= {
+        "media/secret-own": {"own": K1},
+        "media/secret-all": {"all": K1, "own": K2},
+        "media/secret-labelled": {"labelled": K1},
+    }
+    api.labels["shop"] = {"team": "a"}
+    made = cluster(
+        key_set("own", **{"from": "Same"}),
+        key_set("all", **{"from": "All"}),
+        key_set("labelled", **{"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}),
+    )
+    assert await keys.of(made, "media", "all") == {"own": K1, "all": K1}
+    assert await keys.of(made, "shop", "all") == {"own": K2, "all": K1, "labelled": K1}
+
+
+async def test_short_keys_do_not_count(api: FakeApi, keys: TokenKeys) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": b"short", "k2": K2}
+    assert await keys.of(cluster(), "media", "k2") == {"k2": K2}
+
+
+async def test_reads_are_few(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    for _ in range(100):
+        await keys.of(cluster(), "media", "k1")
+        await keys.of(cluster(), "media", "unknown")
+    assert len(api.reads) == 1
+    clock.now += REREAD_SECONDS
+    for _ in range(100):
+        await keys.of(cluster(), "media", "k1")
+        await keys.of(cluster(), "media", "unknown")
+    assert len(api.reads) == 2
+    clock.now += FRESH_SECONDS
+    await keys.of(cluster(), "media", "k1")
+    assert len(api.reads) == 3
+
+
+async def test_an_unknown_kid_reads_anew(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    await keys.of(cluster(), "media", "k1")
+    api.secrets["media/main-token-keys"] = {"k2": K2}
+    assert await keys.of(cluster(), "media", "k2") == {"k1": K1}
+    clock.now += REREAD_SECONDS
+    assert await keys.of(cluster(), "media", "k2") == {"k2": K2}
+
+
+async def test_a_removed_key_stops_counting(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    await keys.of(cluster(), "media", "k1")
+    del api.secrets["media/main-token-keys"]
+    clock.now += FRESH_SECONDS
+    assert await keys.of(cluster(), "media", "k1") == {}
+
+
+async def test_without_the_api(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    api.down = True
+    with pytest.raises(KeysUnavailable):
+        await keys.of(cluster(), "media", "k1")
+    api.down = False
+    with pytest.raises(KeysUnavailable):
+        await keys.of(cluster(), "media", "k1")
+    clock.now += REREAD_SECONDS
+    assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
+    api.down = True
+    clock.now += 10 * FRESH_SECONDS
+    assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
+    assert await keys.of(cluster(), "media", "k9") == {"k1": K1}
+
+
+@pytest.mark.parametrize(
+    ("selector", "chosen"),
+    [
+        ({}, True),
+        ({"matchLabels": {"a": "1"}}, True),
+        ({"matchLabels": {"a": "2"}}, False),
+        ({"matchLabels": {"a": "1", "b": "1"}}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1", "2"]}]}, True),
+        ({"matchExpressions": [{"key": "b", "operator": "In", "values": ["1"]}]}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "NotIn", "values": ["1"]}]}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, True),
+        ({"matchExpressions": [{"key": "b", "operator": "Exists"}]}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, True),
+        (
+            {"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]},
+            False,
+        ),
+    ],
+)
+def test_selectors(selector: dict[str, object], chosen: bool) -> None:
+    assert selects(msgspec.convert(selector, LabelSelector), {"a": "1"}) is chosen
