@@ -129,6 +129,8 @@ def _check_overlaps(config: ServerConfig) -> None:
         )
     seen: dict[ListenAddress, str] = {}
     for flag, address in listen_flags(config).items():
+        if address.port == 0 and flag != "--health-listen":
+            raise ConfigError(flag, "port 0: name a port, since others are told to dial it")
         if address.port in client:
             raise ConfigError(
                 flag,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from importlib import metadata
 
 import structlog
@@ -39,6 +39,8 @@ from mediaserver.wire.membership import ClusterKey
 
 log = structlog.get_logger(__name__)
 
+CLOSE_DEADLINE = 8.0
+"""Seconds that each part has to end."""
 _DRAIN_TICK = 0.1
 
 
@@ -130,17 +132,28 @@ class MediaServer:
                 continue
 
     async def close(self) -> None:
-        """Sends participants away (dial again), ends connections, workers and listeners. Idempotent."""
+        """Sends participants away (dial again), ends connections, workers and listeners. Idempotent.
+
+        A part that does not end in time, or fails to, is logged and keeps no other from ending.
+        """
         self._draining = True
-        await self.signalling.drain("the media server stops")
-        await self.control.close()
-        await self.converger.close()
-        await self.signalling.close()
-        await self.host.close()
-        await self.pool.close()
-        await asyncio.gather(*(listener.close() for listener in self._listeners))
+        await self._end("participants", self.signalling.drain("the media server stops"))
+        await self._end("control link", self.control.close())
+        await self._end("converger", self.converger.close())
+        await self._end("signalling", self.signalling.close())
+        await self._end("cascade", self.host.close())
+        await self._end("workers", self.pool.close())
+        for listener in self._listeners:
+            await self._end(f"listener {listener.address}", listener.close())
         self._listeners = []
-        await self._lag.close()
+        await self._end("loop lag", self._lag.close())
+
+    async def _end(self, what: str, closing: Coroutine[object, None, None]) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await closing
+        except Exception:  # whatever it is, the rest must be closed too
+            log.exception("a part of the media server did not end well", part=what)
 
     def problems(self) -> list[str]:
         """Why the server is not ready, one line each; none when it is."""

@@ -241,7 +241,7 @@ class Converger:
             self._links.pop(step.key, None)
         if failure is None:
             self._retries.pop(step.key, None)
-            log.info("step done", step=type(step).__name__, key=step.key)
+            log.debug("step done", step=type(step).__name__, key=step.key)
             return
         earlier = self._retries.get(step.key)
         failures = 1 + (earlier.failures if earlier else 0)

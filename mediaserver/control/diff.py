@@ -78,13 +78,13 @@ class Decision:
 
 
 def decide(desired: Mapping[str, DesiredEntry], actual: Actual) -> Decision:
-    """The steps that can be taken now, and why the rest has to wait."""
-    wanted = _Wanted(desired)
-    links_to_close = dict(_links_to_close(wanted, actual))
+    """The steps that can be taken now, and why the rest has to wait. Takes O(n log n) for n entries."""
+    view = _View(desired, actual)
+    links_to_close = dict(_links_to_close(view))
     steps: list[Step] = [CloseLink(key, reason) for key, reason in sorted(links_to_close.items())]
-    steps += _routers_to_close(wanted, actual)
+    steps += _routers_to_close(view)
     problems: dict[str, Problem] = {}
-    for key, opened in _openings(wanted, actual, links_to_close):
+    for key, opened in _openings(view, links_to_close):
         if isinstance(opened, Problem):
             problems[key] = opened
         else:
@@ -92,24 +92,44 @@ def decide(desired: Mapping[str, DesiredEntry], actual: Actual) -> Decision:
     return Decision(tuple(steps), problems)
 
 
-def _openings(
-    wanted: _Wanted, actual: Actual, links_to_close: Mapping[str, str]
-) -> Iterator[tuple[str, OpenRouter | OpenLink | Problem]]:
-    for key, router in sorted(wanted.routers.items()):
-        if key not in actual.routers:
-            yield key, _open_router(key, router, wanted, actual)
-    for key, link in sorted(wanted.links.items()):
-        if key not in actual.links or key in links_to_close:
-            yield key, _open_link(key, link, wanted, actual)
+class _View:
+    """Desired and actual, sorted and indexed."""
 
-
-class _Wanted:
-    """The desired entries by kind."""
-
-    def __init__(self, desired: Mapping[str, DesiredEntry]) -> None:
-        self.routers = {key: entry for key, entry in desired.items() if isinstance(entry, RouterEntry)}
-        self.links = {key: entry for key, entry in desired.items() if isinstance(entry, LinkEntry)}
+    def __init__(self, desired: Mapping[str, DesiredEntry], actual: Actual) -> None:
+        self.actual = actual
+        self.routers = {
+            key: entry for key, entry in sorted(desired.items()) if isinstance(entry, RouterEntry)
+        }
+        self.links = {key: entry for key, entry in sorted(desired.items()) if isinstance(entry, LinkEntry)}
         self.sessions = {key: entry for key, entry in desired.items() if isinstance(entry, SessionEntry)}
+        self.linked = {router for link in actual.links.values() for router in local_routers(link)}
+        """Keys of the routers that links end at now."""
+        self._holders: dict[tuple[str, int], str] = {}
+        for key, router in (*sorted(actual.routers.items()), *self.routers.items()):
+            self._holders.setdefault((router.session_uid, router.worker_slot), key)
+
+    def holder(self, router: RouterEntry) -> str:
+        """Who has the worker for the router's session: the one that is open there, else the first by name.
+
+        Producer ids are unique per worker only, so a session has at most one router on a worker.
+        """
+        return self._holders[router.session_uid, router.worker_slot]
+
+    def carries(self, key: str) -> bool:
+        """Whether the router is there as desired, so that links may end at it."""
+        router = self.actual.routers.get(key)
+        return router is not None and key not in self.actual.opening and router == self.routers.get(key)
+
+
+def _openings(
+    view: _View, links_to_close: Mapping[str, str]
+) -> Iterator[tuple[str, OpenRouter | OpenLink | Problem]]:
+    for key, router in view.routers.items():
+        if key not in view.actual.routers:
+            yield key, _open_router(key, router, view)
+    for key, link in view.links.items():
+        if key not in view.actual.links or key in links_to_close:
+            yield key, _open_link(key, link, view)
 
 
 def local_routers(link: LinkEntry) -> tuple[str, ...]:
@@ -120,69 +140,51 @@ def local_routers(link: LinkEntry) -> tuple[str, ...]:
     return (local, router_key(link.namespace, link.remote_router))
 
 
-def _carries(key: str, wanted: _Wanted, actual: Actual) -> bool:
-    """Whether the router is there as desired, so that links may end at it."""
-    router = actual.routers.get(key)
-    return router is not None and key not in actual.opening and router == wanted.routers.get(key)
-
-
-def _links_to_close(wanted: _Wanted, actual: Actual) -> Iterator[tuple[str, str]]:
-    for key, link in actual.links.items():
-        if key not in wanted.links:
+def _links_to_close(view: _View) -> Iterator[tuple[str, str]]:
+    for key, link in view.actual.links.items():
+        if key not in view.links:
             yield key, "no longer desired"
-        elif wanted.links[key] != link:
+        elif view.links[key] != link:
             yield key, "changed"
-        elif not all(_carries(router, wanted, actual) for router in local_routers(link)):
+        elif not all(view.carries(router) for router in local_routers(link)):
             yield key, "its router closes or has closed"
 
 
-def _routers_to_close(wanted: _Wanted, actual: Actual) -> Iterator[CloseRouter]:
-    linked = {router for link in actual.links.values() for router in local_routers(link)}
-    for key, router in sorted(actual.routers.items()):
-        if wanted.routers.get(key) == router or key in linked:
+def _routers_to_close(view: _View) -> Iterator[CloseRouter]:
+    for key, router in sorted(view.actual.routers.items()):
+        if view.routers.get(key) == router or key in view.linked:
             continue
         # Whether its session goes on elsewhere is not known here: the gateway tells who dials again.
-        yield CloseRouter(key, "changed" if key in wanted.routers else "no longer desired")
+        yield CloseRouter(key, "changed" if key in view.routers else "no longer desired")
 
 
-def _open_router(key: str, router: RouterEntry, wanted: _Wanted, actual: Actual) -> OpenRouter | Problem:
-    session = wanted.sessions.get(session_key(router.namespace, router.session))
+def _open_router(key: str, router: RouterEntry, view: _View) -> OpenRouter | Problem:
+    session = view.sessions.get(session_key(router.namespace, router.session))
     if session is None:
         return Problem("SessionMissing", f"the operator sent no entry for session {router.session}")
-    if actual.draining:
+    if view.actual.draining:
         return Problem("Draining", "the media server is stopping and takes no new routers")
-    worker = actual.workers.get(router.worker_slot)
+    worker = view.actual.workers.get(router.worker_slot)
     if worker is None:
-        slots = len(actual.workers)
+        slots = len(view.actual.workers)
         return Problem("NoSuchSlot", f"worker slot {router.worker_slot}: the server has 0 to {slots - 1}")
     if worker.state != "Running":
         return Problem(f"Worker{worker.state}", worker.reason or f"worker slot {worker.slot} is starting")
-    other = _same_session_on_slot(key, router, wanted, actual)
-    if other is not None:
-        message = f"worker slot {router.worker_slot} carries {other} of this session; one is the most"
+    holder = view.holder(router)
+    if holder != key:
+        message = f"worker slot {router.worker_slot} carries {holder} of this session; one is the most"
         return Problem("SlotTaken", message)
-    if any(key in local_routers(link) for link in actual.links.values()):
+    if key in view.linked:
         return Problem("Opening", "waits until the links of its predecessor are closed")
     return OpenRouter(key, router, session)
 
 
-def _same_session_on_slot(key: str, router: RouterEntry, wanted: _Wanted, actual: Actual) -> str | None:
-    """Producer ids are unique per worker only, so a session has one router on it: open, or first by name."""
-    rivals = dict(actual.routers)
-    rivals.update((other, entry) for other, entry in wanted.routers.items() if other < key)
-    for other, entry in sorted(rivals.items()):
-        same = (entry.session_uid, entry.worker_slot) == (router.session_uid, router.worker_slot)
-        if same and other != key:
-            return f"router {entry.namespace}/{entry.name}"
-    return None
-
-
-def _open_link(key: str, link: LinkEntry, wanted: _Wanted, actual: Actual) -> OpenLink | Problem:
-    if key in actual.links:
+def _open_link(key: str, link: LinkEntry, view: _View) -> OpenLink | Problem:
+    if key in view.actual.links:
         return Problem("Opening", "waits until the earlier pipes of this link are closed")
     for router in local_routers(link):
-        if router not in wanted.routers:
+        if router not in view.routers:
             return Problem("Failed", f"{router} is not to be on this server, so it can't be linked")
-        if not _carries(router, wanted, actual):
+        if not view.carries(router):
             return Problem("Opening", f"waits for {router}")
     return OpenLink(key, link)

@@ -26,7 +26,7 @@ from mediaserver.control.contract import (
 )
 from mediaserver.control.converge import Converger
 from mediaserver.mediasoup import PipeTransport, Router, Worker
-from mediaserver.pool import WorkerPool
+from mediaserver.pool import WorkerPool, WorkerSlot
 
 DUMP_DEADLINE = 4.0
 """Seconds that the workers have to dump what they hold."""
@@ -51,6 +51,7 @@ class Reporting:
         self._clock = clock
         self._cpu: dict[int, tuple[int, float, float]] = {}
         """By slot: pid, moment and CPU seconds of the last reading."""
+        pool.on_slot_up.subscribe(self._read_cpu)
 
     def states(self) -> dict[str, ReportedEntry]:
         """Every worker slot, every router and link that is open, and why desired ones are not."""
@@ -114,20 +115,24 @@ class Reporting:
         )
         return self.last_load
 
+    def _read_cpu(self, slot: WorkerSlot) -> tuple[int, float, float] | None:
+        """Note pid, moment and CPU seconds of a slot's worker; None when there is none."""
+        pid = None if slot.worker is None else slot.worker.pid
+        seconds = None if pid is None else cpu_seconds(pid)
+        if pid is None or seconds is None:
+            self._cpu.pop(slot.index, None)
+            return None
+        self._cpu[slot.index] = (pid, self._clock(), seconds)
+        return self._cpu[slot.index]
+
     def _measure_cpu(self) -> dict[int, float]:
-        """Cores used since the last call, by slot, of the workers that were there then, too."""
-        now = self._clock()
+        """Cores used since the last reading, by slot, of the workers that were there then, too."""
         cores = {}
-        readings = {}
         for slot in self._pool.slots:
-            seconds = None if slot.worker is None else cpu_seconds(slot.worker.pid)
-            if slot.worker is None or seconds is None:
-                continue
-            readings[slot.index] = (slot.worker.pid, now, seconds)
-            pid, then, earlier = self._cpu.get(slot.index, (0, now, 0.0))
-            if pid == slot.worker.pid and now > then:
-                cores[slot.index] = (seconds - earlier) / (now - then)
-        self._cpu = readings
+            before = self._cpu.get(slot.index)
+            now = self._read_cpu(slot)
+            if before is not None and now is not None and before[0] == now[0] and now[1] > before[1]:
+                cores[slot.index] = (now[2] - before[2]) / (now[1] - before[1])
         return cores
 
     # -- dump -----------------------------------------------------------------------------------------

@@ -150,12 +150,21 @@ async def test_participants_of_a_killed_worker_dial_again(make_server: MakeServe
             await answers(again)
 
 
-async def test_participants_are_counted(make_server: MakeServer) -> None:
+async def test_participants_are_counted(make_server: MakeServer, until: Until) -> None:
     server = make_server()
     async with running(server) as client, attached(server, "alice") as alice:
         await answers(alice)
+        join = {
+            "displayName": "Alice",
+            "device": {},
+            "rtpCapabilities": {"codecs": [], "headerExtensions": []},
+        }
+        await alice.send_json({"request": True, "id": 2, "method": "join", "data": join})
+        assert (await alice.receive_json(timeout=5))["ok"]
+        key = router_key("shop", "a")
+        await client.until(
+            lambda: bool(client.loads) and client.loads[-1].routers[key].participants == 1, "she is counted"
+        )
+        assert client.loads[-1].workers[0].routers == 1
         _, metrics = await server.get("/metrics")
-        assert 'mafalda_mediaserver_routers{ready="true"} 1.0' in metrics
-        seen = len(client.loads)
-        await client.until(lambda: len(client.loads) > seen, "load is told")
-        assert set(client.loads[-1].routers) == {router_key("shop", "a")}
+        assert "mafalda_mediaserver_participants 1.0" in metrics
