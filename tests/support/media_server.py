@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from mafalda_operator.cli.local.ports import PortPicker
 
 from mediaserver.cascade import CascadeHost, HostedRouter, Identity
 from mediaserver.control.contract import (

@@ -6,6 +6,7 @@ import time
 import pytest
 from mafalda_operator.cli.participant import CallEnded, Participant, Received, synthetic
 from support.media_server import MediaServer, token, until
+from yarl import URL
 
 from mediaserver.mediasoup import PipeTransport
 
@@ -154,7 +155,7 @@ async def test_a_participant_that_vanishes_is_freed_after_a_while(server: MediaS
         assert connection is not None
         assert connection.transport is not None
         # Its socket breaks, and it does not dial again; its media goes on for now.
-        alice._url = "ws://127.0.0.1:9/"
+        alice._address = URL("ws://127.0.0.1:9/")
         connection.transport.abort()
         await until(lambda: set(hosted.participants) == {"bob"}, "alice is gone")
         await until(lambda: picture.ended, "bob knows that the picture ended")

@@ -69,7 +69,7 @@ class Participant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises AddressError for a URL or token that can't be used. `clock` is in seconds, monotonic."""
-        dial_url(url, token)
+        self._address = dial_url(url, token)
         claims = claims_of(token)
         self.peer_id = claims.sub
         self.name = name or claims.sub
@@ -84,8 +84,6 @@ class Participant:
         self.router = ""
         """`namespace/name` of the MediaRouter it is, or was last, attached to."""
         self._may = claims
-        self._url = url
-        self._token = token
         self._sources = {source.name: source for source in publish}
         self._on_event = on_event
         self._clock = clock
@@ -190,7 +188,7 @@ class Participant:
         if self.dialled_at is None:
             self.dialled_at = self._clock()
         try:
-            attachment = await Attachment.dial(http, dial_url(self._url, self._token), self._hooks)
+            attachment = await Attachment.dial(http, self._address, self._hooks)
         except ParticipantError as error:
             return Closed(None, str(error))
         entering = asyncio.create_task(self._enter(attachment))
@@ -229,7 +227,8 @@ class Participant:
         self.joins += 1
         self.joined_at = self._clock()
         self.router = welcome.router
-        self._token = welcome.resume or self._token
+        if welcome.resume:
+            self._address = self._address.update_query(token=welcome.resume)
         self._on_event(Joined(welcome.router, welcome.peers, again=self.joins > 1))
 
     async def _publish(self, attachment: Attachment, source: Source) -> None:
