@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from contract.control_client import dialled
 from contract.control_contract import desired, ready, router_entry
 
-from mediaserver.control.contract import ERROR_OTHER_CLUSTER, WorkerState, router_key, worker_key
+from mediaserver.control.contract import ERROR_OTHER_CLUSTER, RouterState, WorkerState, router_key, worker_key
 from mediaserver.wire.errors import RemoteError
 
 # Fixtures come from conftest.py, whose types can't be imported from here.
@@ -214,6 +215,31 @@ async def test_a_worker_port_in_use_is_told_and_taken_when_it_is_free(
 def failing(client: Any, slot: int) -> bool:
     state = client.reported.get(worker_key(slot))
     return isinstance(state, WorkerState) and state.state == "Failing"
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        {"kind": "video", "mimeType": "video/H266", "clockRate": 90000},
+        {"kind": "video", "mimeType": "video/VP8"},
+        {"colour": "blue"},
+    ],
+)
+async def test_codecs_that_cannot_be_are_told_and_may_be_corrected(
+    server: ServerProcess, codec: dict[str, Any]
+) -> None:
+    async with dialled(server.control_url) as client:
+        await client.hello(server.key)
+        wrong = msgspec.structs.replace(router_entry("a", 0), media_codecs=[codec])
+        await client.apply(desired(wrong))
+        key = router_key("shop", "a")
+        await client.until(lambda: key in client.reported, "the problem is told")
+        state = client.reported[key]
+        assert isinstance(state, RouterState)
+        assert (state.ready, state.reason) == (False, "InvalidCodecs")
+        assert "mediaCodecs" in state.message
+        await client.apply(desired(router_entry("a", 0)))
+        await client.until(lambda: ready(client, "a"), "the corrected router is ready")
 
 
 # -- membership -------------------------------------------------------------------------------------------
