@@ -1,4 +1,4 @@
-"""How the two ends of a link talk: over a peer connection, or in memory inside one server."""
+"""Whom an end of a link talks to: its router, and the other end, in memory or over a peer connection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mediaserver.cascade.messages import (
     PipeCounters,
     PipeOpened,
     ResumePipe,
+    RouteMessage,
+    RouterName,
     Routes,
 )
 from mediaserver.wire.errors import ConnectionLost, RemoteError
@@ -63,6 +65,18 @@ class FarEnd(Protocol):
 
     def close(self) -> None:
         """This end is over: nothing more is heard from the far one. Idempotent."""
+
+
+class LinkOwner(Protocol):
+    """The router that the link belongs to."""
+
+    def link_up(self, link: RouterName) -> None:
+        """The pair stands and the far end can be talked to (again)."""
+
+    def link_down(self, link: RouterName) -> None:
+        """The pair is gone."""
+
+    def routes_received(self, link: RouterName, messages: list[RouteMessage]) -> None: ...
 
 
 class LoopbackEnd:

@@ -271,10 +271,12 @@ class CascadeHost:
                 "told this server its own name yet"
             )
         hosted = self._hosted(entry.namespace, RouterName(entry.local_router))
-        far = self._peers.far_end(entry.remote_server, entry.remote_peer, name)
-        end = self._make_end(entry, name, hosted, far)
-        self._peers.listen(entry.remote_server, name, end)
-        return end
+        return self._peers.join(
+            entry.remote_server,
+            entry.remote_peer,
+            name,
+            lambda far: self._make_end(entry, name, hosted, far),
+        )
 
     def _make_end(self, entry: LinkEntry, name: LinkName, hosted: HostedRouter, far: FarEnd) -> LinkEnd:
         end = LinkEnd(

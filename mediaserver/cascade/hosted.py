@@ -242,9 +242,9 @@ class HostedRouter:
             self._apply(self._table.link_down(link, self._clock()))
 
     def routes_received(self, link: RouterName, messages: list[RouteMessage]) -> None:
-        for message in messages:
-            if not self.closed:
-                self._apply(self._table.receive(link, message, self._clock()))
+        if not self.closed:
+            now = self._clock()
+            self._apply([each for message in messages for each in self._table.receive(link, message, now)])
 
     # -- effects --
 

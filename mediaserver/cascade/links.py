@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import structlog
 
 from mediaserver.cascade.errors import LinkError, LinkReason
-from mediaserver.cascade.far import FarEnd, Notice
+from mediaserver.cascade.far import FarEnd, LinkOwner, Notice
 from mediaserver.cascade.messages import (
     ERROR_NO_PORTS,
     ERROR_NO_SUCH_PIPE,
@@ -58,20 +58,8 @@ STAND_SECONDS = 10.0
 """How long the acceptor keeps a pair that the initiator does not use."""
 WATCH_SECONDS = 1.0
 """Between two looks at the byte counters."""
-MESSAGES_AT_ONCE = 100
+MESSAGES_AT_ONCE = 32
 """Route messages in one notification, so that none grows too large."""
-
-
-class LinkOwner(Protocol):
-    """The router that the link belongs to."""
-
-    def link_up(self, link: RouterName) -> None:
-        """The pair stands and the far end can be talked to (again)."""
-
-    def link_down(self, link: RouterName) -> None:
-        """The pair is gone."""
-
-    def routes_received(self, link: RouterName, messages: list[RouteMessage]) -> None: ...
 
 
 class LinkEnd:
@@ -134,6 +122,8 @@ class LinkEnd:
             self._far.notice(Routes(link=self.name, pipe=pair.ref, messages=part))
 
     def start(self) -> None:
+        if not self._far.connected:
+            self._set_state("PeerUnreachable", self._far.problem)
         if self._initiates:
             self._begin(self._initiate())
         self._begin(self._watch())
@@ -196,6 +186,11 @@ class LinkEnd:
         if not same_instance:
             self._discard("the other media server has restarted", tell=False)
         self._unused_since = self._clock()
+        problem = self._protocol_problem()
+        if problem is not None:
+            self._set_state("PipeProtocol", problem)
+        elif not self.ready:
+            self._set_state("Opening", "")
         self._wake.set()
 
     def far_down(self, reason: str) -> None:
@@ -242,12 +237,9 @@ class LinkEnd:
 
     async def _advance(self) -> None:
         """One step toward a pair that both ends have. Raises LinkError."""
-        if self._far.pipe_protocol != self._pipe_protocol:
-            raise LinkError(
-                "PipeProtocol",
-                f"the other media server speaks pipe protocol {self._far.pipe_protocol}, this one "
-                f"{self._pipe_protocol}: the session moves as a whole once all its servers run one version",
-            )
+        problem = self._protocol_problem()
+        if problem is not None:
+            raise LinkError("PipeProtocol", problem)
         if self._pair is not None:
             await self._ask_resume(self._pair)
         else:
@@ -288,12 +280,9 @@ class LinkEnd:
         """Raises RpcFailure unless the pair asked for is newer than ours and of the kind we were told."""
         if self._over():
             raise RpcFailure(ERROR_NOT_READY, f"router {self.local} is closed")
-        if self._far.pipe_protocol != self._pipe_protocol:
-            message = (
-                f"pipe protocol {self._far.pipe_protocol} does not interwork with {self._pipe_protocol} here"
-            )
-            self._set_state("PipeProtocol", message)
-            raise RpcFailure(ERROR_PIPE_PROTOCOL, message)
+        problem = self._protocol_problem()
+        if problem is not None:
+            raise RpcFailure(ERROR_PIPE_PROTOCOL, problem)
         if (request.srtp, request.rtx) != (self._srtp, self._rtx):
             raise RpcFailure(
                 ERROR_NOT_READY, "the operator has told the two ends different SRTP or RTX settings"
@@ -301,6 +290,15 @@ class LinkEnd:
         ref = self._pair.ref if self._pair is not None else None
         if ref is not None and ref.opener == request.pipe.opener and ref.attempt >= request.pipe.attempt:
             raise RpcFailure(ERROR_NO_SUCH_PIPE, "a newer attempt has taken its place")
+
+    def _protocol_problem(self) -> str | None:
+        far, own = self._far.pipe_protocol, self._pipe_protocol
+        if far == own:
+            return None
+        return (
+            f"the other media server speaks pipe protocol {far}, this one {own}: "
+            "the session moves as a whole once all its servers run one version"
+        )
 
     def _over(self) -> bool:
         return self._closed or self._router.closed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 from aiohttp import ClientSession, web
@@ -39,6 +40,8 @@ LONGEST_PAUSE = 2.0
 """Seconds between two dials."""
 DIAL_SECONDS = 2.0
 HEARTBEAT = 0.5
+
+NearEndT = TypeVar("NearEndT", bound=NearEnd)
 
 _NOTICES: dict[type[Notice], str] = {
     ClosePipe: "pipe.close",
@@ -97,9 +100,8 @@ class Peer:
 class RemoteEnd:
     """The far end of a link, on another server (a FarEnd)."""
 
-    def __init__(self, peer: Peer, name: LinkName, drop: Callable[[], None]) -> None:
+    def __init__(self, peer: Peer, drop: Callable[[], None]) -> None:
         self._peer = peer
-        self._name = name
         self._drop = drop
 
     @property
@@ -168,26 +170,30 @@ class PeerLinks:
             self._stop_dialling(peer)
             self._start_dialling(peer)
 
-    def far_end(self, server: str, address: Address, name: LinkName) -> FarEnd:
-        """The far end of a link to ``server``; its `close` lets the connection go when it is the last."""
+    def join(
+        self, server: str, address: Address, name: LinkName, make: Callable[[FarEnd], NearEndT]
+    ) -> NearEndT:
+        """The near end of a link to ``server``, which ``make`` makes for the far one.
+
+        It hears what the other server says about the link, until it closes the far end; the last one
+        closed lets the connection go.
+        """
         peer = self._peers.setdefault(server, Peer(server))
         peer.address = address
 
         def drop() -> None:
-            peer.ends.pop(name, None)
+            if peer.ends.get(name) is end:
+                del peer.ends[name]
             if not peer.ends:
                 self._stop_dialling(peer)
                 self._forget_idle(peer)
 
-        return RemoteEnd(peer, name, drop)
-
-    def listen(self, server: str, name: LinkName, end: NearEnd) -> None:
-        """Give what ``server`` says about the link to ``end``, and tell it of the connection."""
-        peer = self._peers[server]
+        end = make(RemoteEnd(peer, drop))
         peer.ends[name] = end
         self._start_dialling(peer)
         if peer.connection is not None:
             end.far_up(same_instance=True)
+        return end
 
     def ages(self) -> list[PeerAge]:
         """Of every server that links lead to and that was ever heard."""
@@ -214,6 +220,8 @@ class PeerLinks:
         )
 
         async def hello(message: PeerHello) -> PeerWelcome:
+            if served:
+                raise RpcFailure(ERROR_NOT_READY, "hello was said before", close=True)
             other, welcome = accepting.answer(message)
             connection.name = f"peer {other.server}"
             peer = self._peers.setdefault(other.server, Peer(other.server))
@@ -274,17 +282,20 @@ class PeerLinks:
     async def _dial(self, peer: Peer, own: Identity) -> None:
         """Keep a connection to the peer until cancelled."""
         failures = 0
-        while True:
-            try:
-                reason = await self._dial_once(peer, own)
-                failures = 0
-            except WireError as error:
-                reason = str(error)
-            if failures == 0 or peer.problem != f"{peer.server}: {reason}":
-                log.info("peer not reached", server=peer.server, reason=reason)
-            peer.failed(reason)
-            failures += 1
-            await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 1, 10)))
+        try:
+            while True:
+                try:
+                    reason = await self._dial_once(peer, own)
+                    failures = 0
+                except WireError as error:
+                    reason = str(error)
+                    if peer.problem != f"{peer.server}: {reason}":
+                        log.info("peer not reached", server=peer.server, reason=reason)
+                peer.failed(reason)
+                failures += 1
+                await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 1, 10)))
+        finally:
+            self._forget_idle(peer)
 
     async def _dial_once(self, peer: Peer, own: Identity) -> str:
         """One connection, from dial to end; why it ended. Raises WireError if it was never of use."""

@@ -208,8 +208,9 @@ async def test_other_pipe_protocol_is_refused_and_named(cascade: Any) -> None:
     await cascade.router(one, "r-a")
     await cascade.router(two, "r-b")
     await cascade.link(one, "r-a", two, "r-b")
-    await until(lambda: state(cascade, "a").reason == "PipeProtocol", "refused")
-    assert "99" in state(cascade, "a").message
+    for name in "ab":
+        await until(lambda name=name: state(cascade, name).reason == "PipeProtocol", "refused")
+        assert "99" in state(cascade, name).message
 
 
 async def test_no_free_pipe_ports(cascade: Any) -> None:
