@@ -125,6 +125,12 @@ class Attachment:
             raise SourceError(f"{name} is not published")
         await self._ask("pauseProducer" if paused else "resumeProducer", {"producerId": producer_id})
 
+    def detach(self) -> None:
+        """Stops counting: what comes from now on belongs to another attachment."""
+        for reception in self._receptions.values():
+            reception.task.cancel()
+            reception.received.ended = True
+
     async def leave(self) -> None:
         """Says goodbye if the socket is open, and frees the media. Idempotent."""
         await self._signalling.close()

@@ -89,6 +89,8 @@ class Participant:
         self._clock = clock
         self._hooks = Hooks(self._received, on_frame or _ignore, clock)
         self._attachment: Attachment | None = None
+        self._entered = False
+        """Whether the present attachment got as far as it was to: joined, everything published."""
         self._first_join: asyncio.Future[None] | None = None
         self._run: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -172,17 +174,21 @@ class Participant:
         async with ClientSession() as http:
             try:
                 while True:
-                    joins = self.joins
+                    self._entered = False
                     closed = await self._attach(http)
-                    attempt = 0 if self.joins > joins else attempt + 1
+                    attempt = 0 if self._entered else attempt + 1
                     pause = pause_before_dial(closed.code, max(0, attempt - 1), random.random())
                     self._on_event(Left(closed.code, closed.reason, pause))
-                    if pause is None or (not self.joins and self._clock() + pause > deadline):
+                    late = self._clock() + (pause or 0) > deadline
+                    if pause is None or (late and not self._has_entered()):
                         raise CallEnded(closed.reason)
                     await asyncio.sleep(pause)
             finally:
                 if self._leaving:
                     await asyncio.wait(self._leaving)
+
+    def _has_entered(self) -> bool:
+        return self._first_join is not None and self._first_join.done()
 
     async def _attach(self, http: ClientSession) -> Closed:
         if self.dialled_at is None:
@@ -199,6 +205,7 @@ class Participant:
             return await asyncio.shield(attachment.closed)
         finally:
             self._attachment = None
+            attachment.detach()
             entering.cancel()
             # Not awaited here: the next dial need not wait until the old media is taken down.
             leaving = asyncio.create_task(self._leave(attachment, entering))
@@ -220,6 +227,7 @@ class Participant:
         self._attachment = attachment
         for source in tuple(self._sources.values()):
             await self._publish(attachment, source)
+        self._entered = True
         if self._first_join is not None and not self._first_join.done():
             self._first_join.set_result(None)
 

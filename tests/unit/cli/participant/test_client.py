@@ -158,6 +158,23 @@ async def test_a_refused_request_while_joining_is_tried_again(server: Server) ->
     assert "no (503)" in events[0].reason
 
 
+async def test_an_attachment_that_never_gets_far_is_dialled_again_ever_slower(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mafalda_operator.cli.participant.client.FIRST_JOIN_TIMEOUT", 0.2)
+    pauses: list[float | None] = []
+    server.scripts = [stays]
+    participant = Participant(
+        server.url,
+        token(),
+        publish=[synthetic("audio")],
+        on_event=lambda event: pauses.append(event.pause) if isinstance(event, Left) else None,
+    )
+    with pytest.raises(CallEnded, match="does not allow"):
+        await participant.start()
+    assert len(pauses) < 12
+
+
 async def test_nobody_there_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mafalda_operator.cli.participant.client.FIRST_JOIN_TIMEOUT", 0.1)
     with pytest.raises(CallEnded, match=r"ws://127\.0\.0\.1:9/") as error:
