@@ -56,7 +56,7 @@ worker_logger = logging.getLogger("mediaserver.mediasoup.worker")
 _LOG_LEVELS: Final = {"D": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "X": logging.INFO}
 
 
-class _Pending(msgspec.Struct, gc=False):
+class _Pending(msgspec.Struct):
     """A request that waits for its answer; without a future nobody wants to know it."""
 
     method: int

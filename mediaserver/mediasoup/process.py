@@ -167,10 +167,23 @@ async def spawn(binary: Path, arguments: Sequence[str], environment: Mapping[str
             raise WorkerStartError(f"can't start {binary}: {error}") from error
         outgoing.setblocking(False)
         incoming.setblocking(False)
-        process = WorkerProcess(pid, outgoing, incoming)
+        process = _watch(pid, outgoing, incoming)
+        try:
+            await process.log_output(output)
+        except BaseException:
+            process.kill()
+            raise
         ours.pop_all()
-    await process.log_output(output)
     return process
+
+
+def _watch(pid: int, outgoing: socket.socket, incoming: socket.socket) -> WorkerProcess:
+    try:
+        return WorkerProcess(pid, outgoing, incoming)
+    except OSError as error:  # no descriptor left, or a kernel before Linux 5.3
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise WorkerStartError(f"can't watch worker {pid} (pidfd_open): {error}") from error
 
 
 def _posix_spawn(

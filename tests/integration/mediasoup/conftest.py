@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import uvloop
 from integration.mediasoup.rtp import MEDIA_CODECS, RtpEndpoint
 
 from mediaserver.mediasoup import Router, Worker, WorkerStartError, create_worker, find_worker_bin
+
+BOTH_LOOPS = frozenset({"test_worker"})
+"""Modules whose tests run on asyncio's event loop and on uvloop."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.stem in BOTH_LOOPS:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 from integration.mediasoup.rtp import LOOPBACK, MEDIA_CODECS, next_value, until
 
 from mediaserver.mediasoup import (
@@ -31,13 +30,6 @@ from mediaserver.mediasoup import (
 )
 
 StartWorker = Callable[..., Awaitable[Worker]]
-
-
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Everything here must hold on both event loops."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 async def test_a_worker_starts_answers_and_ends(start_worker: StartWorker) -> None:

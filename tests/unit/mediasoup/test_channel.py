@@ -7,7 +7,6 @@ import logging
 import struct
 
 import pytest
-import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.mediasoup.fake_peer import OpenChannel
@@ -24,13 +23,6 @@ from mediaserver.mediasoup._fbs import consumer, notification, response, router,
 from mediaserver.mediasoup.channel import Channel
 from mediaserver.mediasoup.framing import WRITE_LIMIT
 from mediaserver.mediasoup.messages import MAX_MESSAGE, Body, Event, Method
-
-
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Everything here must hold on both event loops."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 async def broken(channel: Channel) -> Exception:

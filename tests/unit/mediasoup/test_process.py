@@ -9,17 +9,9 @@ import stat
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from mediaserver.mediasoup import WorkerStartError, create_worker, find_worker_bin
 from mediaserver.mediasoup.process import spawn
-
-
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Everything here must hold on both event loops."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 def script(path: Path, text: str) -> Path:
