@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -59,6 +61,18 @@ class PoolConfig:
     worker_bin: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """How a worker that lives but does nothing is found out: it is asked, again and again. Seconds.
+
+    Several misses in a row are needed, since time in which this very process was stopped is one miss.
+    """
+
+    interval: float = 2.0
+    deadline: float = 4.0
+    misses: int = 3
+
+
 class WorkerSlot:
     """One numbered place for a worker; `worker` and `webrtc_server` are None while there is none."""
 
@@ -68,7 +82,7 @@ class WorkerSlot:
         self.webrtc_server: WebRtcServer | None = None
         self.state: SlotState = "Starting"
         self.restarts = 0
-        """Workers that took the place of one that died."""
+        """Workers that ended here without having been told to."""
         self.reason = ""
         """Why there is no worker, or why the last one ended."""
 
@@ -95,6 +109,7 @@ class WorkerPool:
         spawn: SpawnWorker | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        probing: Probing | None = None,
     ) -> None:
         self.config = config
         self.slots = [WorkerSlot(index) for index in range(config.workers)]
@@ -105,8 +120,8 @@ class WorkerPool:
         self._spawn = spawn or self._spawn_worker
         self._clock = clock
         self._sleep = sleep
+        self._probing = probing or Probing()
         self._keepers: list[asyncio.Task[None]] = []
-        self._closed = False
 
     async def start(self) -> None:
         """Fills the slots; returns once each has had its first attempt, which may have failed."""
@@ -119,7 +134,6 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Ends every worker and waits for its process; no slot is refilled. Idempotent."""
-        self._closed = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -142,7 +156,10 @@ class WorkerPool:
             except (MediasoupError, OSError, TimeoutError) as error:
                 failures += 1
                 self._vacate(slot, failures, f"no worker could be started: {error}")
-                settled.set()
+            except Exception as error:  # a bug, but one that must not leave the slot empty for ever
+                log.exception("starting a worker failed unexpectedly", slot=slot.index)
+                failures += 1
+                self._vacate(slot, failures, f"no worker could be started: {error!r}")
             else:
                 born = self._clock()
                 reason = await self._occupy(slot, worker, server, settled)
@@ -151,6 +168,7 @@ class WorkerPool:
                 slot.restarts += 1
                 self._vacate(slot, failures, reason)
                 self.on_slot_down.emit((slot, reason))
+            settled.set()
             await self._sleep(pause_after(failures))
 
     async def _occupy(
@@ -167,6 +185,7 @@ class WorkerPool:
                 died.set_result(str(error))
 
         unsubscribe = worker.on_died.subscribe(on_died)
+        probe = asyncio.create_task(self._probe(slot, worker, died), name=f"probe of slot {slot.index}")
         try:
             if worker.died:
                 return f"worker {worker.pid} died as soon as it ran"
@@ -179,9 +198,29 @@ class WorkerPool:
             return await died
         finally:
             unsubscribe()
+            probe.cancel()
             slot.worker = slot.webrtc_server = None
             worker.close()
             await worker.wait_closed()
+
+    async def _probe(self, slot: WorkerSlot, worker: Worker, died: asyncio.Future[str]) -> None:
+        """Kills the worker when it does not answer any more. Ends when the worker does."""
+        probing = self._probing
+        misses = 0
+        while misses < probing.misses:
+            await asyncio.sleep(probing.interval)
+            try:
+                async with asyncio.timeout(probing.deadline):
+                    await worker.get_resource_usage()
+                misses = 0
+            except TimeoutError:
+                misses += 1
+                log.warning("a worker does not answer", slot=slot.index, pid=worker.pid, misses=misses)
+            except MediasoupError:
+                return  # it is closed
+        if not died.done():
+            died.set_result(f"worker {worker.pid} did not answer {misses} times in a row and was killed")
+            os.kill(worker.pid, signal.SIGKILL)
 
     def _vacate(self, slot: WorkerSlot, failures: int, reason: str) -> None:
         slot.state = "Failing" if failures >= FAILING_AFTER else "Starting"

@@ -36,6 +36,9 @@ class FakeWorker:
     async def wait_closed(self) -> None:
         assert self.ended
 
+    async def get_resource_usage(self) -> None:
+        """Answers, as a worker does that is well."""
+
 
 class Factory:
     """Starts fake workers; `failures` more starts fail."""
