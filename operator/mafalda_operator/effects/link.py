@@ -143,7 +143,8 @@ class ControlLink:
 
     @property
     def view(self) -> ServerView:
-        heard = self._connection.last_heard if self._connection is not None else self._last_heard
+        greeted = self._connection if self._connected else None
+        heard = greeted.last_heard if greeted is not None else self._last_heard
         load, load_at = self._load or (None, None)
         return ServerView(
             key=self.target.server,
@@ -272,8 +273,8 @@ class ControlLink:
 
     def _note_end(self, failure: WireError) -> None:
         was_connected, self._connected, self._report_received = self._connected, False, False
-        if self._connection is not None:
-            self._last_heard = self._connection.last_heard
+        if was_connected and self._connection is not None:
+            self._last_heard = self._connection.last_heard  # who only refuses us is not heard
         self._connection = None
         self._outgoing = _Outgoing()
         self._first_report.clear()

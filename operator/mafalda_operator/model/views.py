@@ -82,7 +82,7 @@ class ServerView:
     connected: bool = False
     """The control link is up and greeted."""
     last_heard: float | None = None
-    """When anything was last received from it; None: never under this leadership."""
+    """When anything was last received over a greeted connection; None: never under this leadership."""
     hello: ServerHello | None = None
     """Of the present or the last connection."""
     problem: ConnectionProblem | None = None

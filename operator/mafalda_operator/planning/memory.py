@@ -51,6 +51,8 @@ class Memory:
     """When each MediaServer was first planned with."""
     silent_since: Mapping[ObjectKey, float] = field(default_factory=dict)
     """When servers that were connected were last heard, while they are silent."""
+    unheard_since: Mapping[ObjectKey, float] = field(default_factory=dict)
+    """When servers that the present link has never heard were first missed."""
     settled: frozenset[ObjectKey] = frozenset()
     """Clusters all of whose servers have answered, or were waited for long enough."""
     frozen_until: Mapping[ObjectKey, float] = field(default_factory=dict)

@@ -201,6 +201,11 @@ class _Planner:
                 for standing in clusters.values()
                 for server, since in standing.silent_since.items()
             },
+            unheard_since={
+                server: since
+                for standing in clusters.values()
+                for server, since in standing.unheard_since.items()
+            },
             settled=frozenset(key for key, standing in clusters.items() if standing.settled),
             frozen_until={
                 key: standing.frozen_until

@@ -26,6 +26,9 @@ FREEZE_TIME = 60.0
 SILENT_AFTER = 1.0
 """Seconds without a word before a server counts towards freezing: less than any silence timeout."""
 
+LOAD_POLL = 0.1
+"""Seconds between looks for the first load of a server that has just connected: nothing else tells of it."""
+
 POLL = 0.5
 """Seconds between looks at what peers hear of a server that only they hear."""
 
@@ -59,6 +62,7 @@ class ClusterStanding:
     frozen_until: float | None
     settled: bool
     silent_since: Mapping[ObjectKey, float]
+    unheard_since: Mapping[ObjectKey, float]
     wake_at: float | None
 
 
@@ -89,7 +93,7 @@ class _Judge:
         known = [server.key for server in servers if was_connected(server, views[server.key])]
         settled = self._settled(known, heard)
         silent = {
-            key: self._silent_since(views[key])
+            key: self._silent_since(key, views[key])
             for key in known
             if key not in heard and (settled or views[key].last_heard is not None)
         }
@@ -113,6 +117,11 @@ class _Judge:
             frozen_until=frozen_until,
             settled=settled,
             silent_since={key: since for key, since in silent.items() if self.now - since >= SILENT_AFTER},
+            unheard_since={
+                key: self._silent_since(key, view)
+                for key, view in views.items()
+                if key not in heard and view.last_heard is None
+            },
             wake_at=min(self.wakes, default=None),
         )
 
@@ -125,8 +134,11 @@ class _Judge:
             return True
         return False
 
-    def _silent_since(self, view: ServerView) -> float:
-        return self.snapshot.leading_since if view.last_heard is None else view.last_heard
+    def _silent_since(self, key: ObjectKey, view: ServerView) -> float:
+        """When it was last heard; a server that this link never heard, since it was first missed."""
+        if view.last_heard is not None:
+            return view.last_heard
+        return self.memory.unheard_since.get(key, self.now)
 
     def _settled(self, known: list[ObjectKey], heard: set[ObjectKey]) -> bool:
         if self.cluster.key in self.memory.settled or all(key in heard for key in known):
@@ -168,7 +180,7 @@ class _Judge:
         view = views[key]
         if not settled:
             return "Awaited" if view.last_heard is None else "Silent"
-        if not self._passed(self._silent_since(view) + self.timeout):
+        if not self._passed(self._silent_since(key, view) + self.timeout):
             return "Silent"
         if self._peer_hears(key, [views[peer] for peer in heard]):
             self.wakes.append(self.now + POLL)
@@ -190,9 +202,13 @@ class _Judge:
         if answered or (not view.connected and view.last_heard is not None):
             return False
         since = max(self.snapshot.leading_since, self.memory.first_seen.get(server.key, self.now))
-        return not self._passed(since + self.patience)
+        if self._passed(since + self.patience):
+            return False
+        if view.connected:
+            self.wakes.append(self.now + LOAD_POLL)
+        return True
 
 
 def was_connected(server: MediaServer, view: ServerView) -> bool:
     """Whether the server has ever been connected, under this leader or (by its status) an earlier one."""
-    return view.last_heard is not None or bool(server.status.get("version"))
+    return view.hello is not None or bool(server.status.get("version"))

@@ -180,6 +180,32 @@ def test_a_new_leader_with_all_servers_judges_at_once(world: Any) -> None:
     assert {router.server_name for router in world.routers_of(SESSION)} == {"main-1", "main-3"}
 
 
+def test_a_link_that_is_made_anew_does_not_lose_its_server(world: Any) -> None:
+    """As when the address or the silenceTimeout is changed: the new link has heard nothing yet."""
+    started(world)
+    before = {router.key for router in world.routers_of(SESSION)}
+    world.views.pop(TWO)
+    world.scope |= Scope(servers=frozenset({TWO}))
+    pass_time(world, 2)
+    assert {router.key for router in world.routers_of(SESSION)} == before
+    world.connect(TWO)
+    world.settle()
+    assert {router.key for router in world.routers_of(SESSION)} == before
+    world.views.pop(TWO)
+    world.scope |= Scope(servers=frozenset({TWO}))
+    pass_time(world, 4)
+    assert {router.server_name for router in world.routers_of(SESSION)} == {"main-1", "main-3"}
+
+
+def test_a_server_that_only_refuses_was_never_connected(world: Any) -> None:
+    world.server("other", connect=False)
+    other = ObjectKey("media", "other")
+    world.refuse(other, "OtherCluster", "it belongs to another cluster")
+    pass_time(world, 15)
+    assert world.condition("MediaServer", other, "Ready")[:2] == ("False", "OtherCluster")
+    assert world.notes("ServerLost") == []
+
+
 def test_a_failing_worker_s_router_moves(world: Any) -> None:
     started(world)
     old = router_on(world, TWO)
