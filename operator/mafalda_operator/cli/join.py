@@ -13,7 +13,7 @@ from mafalda_operator.cli.durations import DURATION
 from mafalda_operator.cli.join_output import Output
 from mafalda_operator.cli.participant import Participant, ParticipantError, Source, VideoFormat, parse
 from mafalda_operator.cli.participant.address import claims_of
-from mafalda_operator.cli.participant.recording import Recorder
+from mafalda_operator.cli.participant.recording import Recorder, RecordingError
 
 
 class _Size(click.ParamType[VideoFormat]):
@@ -114,10 +114,15 @@ async def _take_part(
             finally:
                 printing.cancel()
                 await asyncio.wait((printing,))
+    except BaseException:
+        if recorder is not None:
+            with contextlib.suppress(RecordingError):  # what ended the call is the error to show
+                await recorder.close()
+        raise
     finally:
         output.summary(participant)
-        if recorder is not None:
-            await recorder.close()
+    if recorder is not None:
+        await recorder.close()
 
 
 async def _until(participant: Participant, stop: asyncio.Event, duration: float | None) -> None:

@@ -1,6 +1,8 @@
 """Real WebRTC: aiortc participants, VP8 and Opus encoded and decoded, in one router and through pipes."""
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
@@ -141,6 +143,26 @@ async def test_a_join_at_another_server_replaces(pair: tuple[MediaServer, MediaS
         assert older.joins == 1
     (hosted,) = one.host.routers.values()
     await until(lambda: not hosted.participants and not hosted.router.transports[1:], "it left no trace")
+
+
+async def test_after_a_workers_death_the_same_participants_come_back(server: MediaServer) -> None:
+    async with (
+        Participant(server.url, token("alice", exp=int(time.time()) - 28), publish=BOTH) as alice,
+        Participant(server.url, token("bob")) as bob,
+    ):
+        picture = await decodes(bob, "alice", "video")
+        slot = server.pool.slots[0]
+        assert slot.worker is not None
+        os.kill(slot.worker.pid, signal.SIGKILL)
+        await until(lambda: not server.host.routers, "the router is closed")
+        await until(lambda: slot.state == "Running", "the slot is filled again")
+        await asyncio.sleep(2)  # until the leeway for the token of alice is over; her resume token holds
+        await server.open("standup-a")
+        await until(lambda: alice.joins == bob.joins == 2, "they have joined again", timeout=20)
+        assert await decodes(bob, "alice", "video") is picture
+        assert picture.consumers == 2
+        assert picture.longest_gap > 1
+    await nothing_is_left(server)
 
 
 async def test_a_participant_that_vanishes_is_freed_after_a_while(server: MediaServer) -> None:
