@@ -18,7 +18,7 @@ from typing import ClassVar, Final, NoReturn, Protocol, Self, TypeVar
 import msgspec
 
 READ_ERRORS: Final = (error, ValueError, LookupError, OverflowError, RecursionError)
-"""What reading a malformed buffer raises (UnicodeDecodeError is a ValueError, a union's unknown type a KeyError)."""
+"""What reading a malformed buffer raises (KeyError for a union's unknown type)."""
 
 U8: Final = Struct("<B")
 U16: Final = Struct("<H")

@@ -33,6 +33,7 @@ from mediaserver.mediasoup import (
     Router,
     RtpCapabilities,
     SrtpParameters,
+    TransportTuple,
     UnsupportedError,
 )
 
@@ -42,7 +43,7 @@ OpenEndpoint = Callable[[], Awaitable[RtpEndpoint]]
 async def test_audio_and_video_arrive_whole(router: Router, open_endpoint: OpenEndpoint) -> None:
     sender, receiver = await open_endpoint(), await open_endpoint()
     source, sink = await plain_source(router), await plain_sink(router, receiver)
-    learnt = []
+    learnt: list[TransportTuple] = []
     source.on_tuple.subscribe(learnt.append)
     audio = await source.produce(kind="audio", rtp_parameters=audio_parameters(1111))
     video = await source.produce(kind="video", rtp_parameters=video_parameters(2222), app_data={"a": 1})

@@ -62,10 +62,10 @@ async def test_a_transport_of_its_own_uses_the_given_ports(router: Router) -> No
     assert transport.sctp_parameters is not None
     assert transport.sctp_parameters.max_send_message_size == 1_000
     assert transport.sctp_parameters.is_data_channel
-    assert transport.sctp_state == "new"
+    states = [transport.sctp_state]
     assert msgspec.to_builtins(transport.sctp_parameters)["maxMessageSize"] == 262_144
     transport.close()
-    assert transport.sctp_state == "closed"
+    assert [*states, transport.sctp_state] == ["new", "closed"]
 
 
 async def test_connect_fixes_the_dtls_role_once(router: Router) -> None:
@@ -114,9 +114,10 @@ async def test_bitrates_dump_and_stats(router: Router) -> None:
 
 async def test_arguments_are_checked(worker: Worker, router: Router) -> None:
     server = await worker.create_webrtc_server(listen_infos=[LOOPBACK])
-    for arguments in ({}, {"webrtc_server": server, "listen_infos": [LOOPBACK]}):
-        with pytest.raises(InvalidArgumentError, match="exactly one of"):
-            await router.create_webrtc_transport(**arguments)
+    with pytest.raises(InvalidArgumentError, match="exactly one of"):
+        await router.create_webrtc_transport()
+    with pytest.raises(InvalidArgumentError, match="exactly one of"):
+        await router.create_webrtc_transport(webrtc_server=server, listen_infos=[LOOPBACK])
     with pytest.raises(InvalidArgumentError, match="enable_sctp"):
         await router.create_webrtc_transport(webrtc_server=server, sctp_options=SctpOptions())
     with pytest.raises(InvalidArgumentError, match="out of range"):

@@ -32,12 +32,12 @@ async def broken(channel: Channel) -> Exception:
 async def test_a_request_carries_id_method_handler_and_body(open_channel: OpenChannel) -> None:
     channel, peer = await open_channel()
     body = worker.CreateRouterRequest(router_id="é" * 5)
-    future = channel.request(Method.WORKER_CREATE_ROUTER, "", body)
+    future: asyncio.Future[None] = channel.request(Method.WORKER_CREATE_ROUTER, "", body)
     request = await peer.receive_request()
     assert (request.id, request.method, request.handler_id) == (1, Method.WORKER_CREATE_ROUTER, "")
     assert request.body == body
     await peer.accept(request.id)
-    assert await future is None
+    await future
     assert channel.pending_requests == 0
 
 
@@ -51,7 +51,7 @@ async def test_answers_may_come_in_any_order(open_channel: OpenChannel) -> None:
 
 async def test_a_refusal_has_the_workers_words(open_channel: OpenChannel) -> None:
     channel, peer = await open_channel()
-    future = channel.request(Method.ROUTER_DUMP, "r1")
+    future: asyncio.Future[None] = channel.request(Method.ROUTER_DUMP, "r1")
     request = await peer.receive_request()
     await peer.reject(request.id, "NotFoundError", "no such router")
     with pytest.raises(RequestRejectedError) as caught:
@@ -62,7 +62,7 @@ async def test_a_refusal_has_the_workers_words(open_channel: OpenChannel) -> Non
 
 async def test_a_request_without_an_answer_ends_at_its_deadline(open_channel: OpenChannel) -> None:
     channel, peer = await open_channel(timeout=60)
-    slow = channel.request(Method.WORKER_DUMP)
+    slow: asyncio.Future[None] = channel.request(Method.WORKER_DUMP)
     started = asyncio.get_running_loop().time()
     with pytest.raises(RequestTimeoutError) as caught:
         await channel.request(Method.ROUTER_DUMP, "r1", timeout=0.05)
@@ -77,7 +77,7 @@ async def test_a_request_without_an_answer_ends_at_its_deadline(open_channel: Op
 
 async def test_when_the_channel_closes_what_is_pending_fails_at_once(open_channel: OpenChannel) -> None:
     channel, _ = await open_channel()
-    futures = [channel.request(Method.WORKER_DUMP) for _ in range(1000)]
+    futures: list[asyncio.Future[None]] = [channel.request(Method.WORKER_DUMP) for _ in range(1000)]
     channel.close()
     results = await asyncio.gather(*futures, return_exceptions=True)
     assert {type(result) for result in results} == {ChannelClosedError}
@@ -146,7 +146,7 @@ async def test_log_lines_go_to_the_workers_logger(
     with caplog.at_level(logging.DEBUG, logger="mediaserver.mediasoup.worker"):
         await peer.log("Dsome detail")
         await peer.log("Ebad thing")
-        future = channel.request(Method.WORKER_DUMP)
+        future: asyncio.Future[None] = channel.request(Method.WORKER_DUMP)
         await peer.accept((await peer.receive_request()).id)
         await future
     assert [(record.levelname, record.message) for record in caplog.records] == [
@@ -180,9 +180,9 @@ async def test_large_messages_pass_whole(open_channel: OpenChannel) -> None:
     assert (await future).transport_ids == ids
     await sending
     # and the buffer serves small ones again
-    future = channel.request(Method.WORKER_DUMP, parse=_pid)
+    answer = channel.request(Method.WORKER_DUMP, parse=_pid)
     await peer.accept((await peer.receive_request()).id, _dump(pid=3))
-    assert await future == 3
+    assert await answer == 3
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_garbage_breaks_the_channel_and_names_the_message(
     open_channel: OpenChannel, data: bytes, problem: str
 ) -> None:
     channel, peer = await open_channel()
-    future = channel.request(Method.WORKER_DUMP)
+    future: asyncio.Future[None] = channel.request(Method.WORKER_DUMP)
     await peer.accept((await peer.receive_request()).id)
     await future
     await peer.send_raw(data)
@@ -238,7 +238,11 @@ async def test_an_answer_to_nothing_breaks_the_channel(open_channel: OpenChannel
 
 async def test_a_notification_with_a_missing_body_breaks_the_channel(open_channel: OpenChannel) -> None:
     channel, peer = await open_channel()
-    channel.subscribe("c1", lambda _, body: body.read(consumer.ScoreNotification) and None)
+
+    def read_score(_: int, body: Body) -> None:
+        body.read(consumer.ScoreNotification)
+
+    channel.subscribe("c1", read_score)
     await peer.notify("c1", Event.CONSUMER_SCORE)
     assert "CONSUMER_SCORE" in str(await broken(channel))
 

@@ -85,7 +85,11 @@ def test_a_handler_removed_during_an_emission_is_not_called_any_more() -> None:
 def test_a_handler_added_during_an_emission_is_called_from_the_next_one_on() -> None:
     event: Event[int] = Event("x")
     seen: list[int] = []
-    event.once(lambda _: event.subscribe(seen.append) and None)
+
+    def subscribe(_: int) -> None:
+        event.subscribe(seen.append)
+
+    event.once(subscribe)
     event.emit(1)
     assert seen == []
     event.emit(2)

@@ -52,12 +52,13 @@ def test_same_profile() -> None:
 
 
 def test_the_answer_is_the_lower_level_unless_both_allow_asymmetry() -> None:
-    low, high = {"profile-level-id": "42e015"}, {"profile-level-id": "42e01f"}
+    low: dict[str, int | float | str] = {"profile-level-id": "42e015"}
+    high: dict[str, int | float | str] = {"profile-level-id": "42e01f"}
     assert answer_profile_level_id(low, high) == "42e015"
     assert answer_profile_level_id(high, low) == "42e015"
-    asymmetric = {"level-asymmetry-allowed": 1}
+    asymmetric: dict[str, int | float | str] = {"level-asymmetry-allowed": 1}
     assert answer_profile_level_id(high | asymmetric, low | asymmetric) == "42e01f"
-    assert answer_profile_level_id(low | asymmetric, high | {"level-asymmetry-allowed": "1"}) == "42e015"
+    assert answer_profile_level_id(low | asymmetric, {**high, "level-asymmetry-allowed": "1"}) == "42e015"
     assert answer_profile_level_id(high | asymmetric, low) == "42e015"
 
 

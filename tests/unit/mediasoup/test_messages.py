@@ -12,6 +12,7 @@ from mediaserver.mediasoup import flatbuffer
 from mediaserver.mediasoup._fbs import (
     consumer,
     message,
+    notification,
     plain_transport,
     request,
     rtp_parameters,
@@ -107,10 +108,10 @@ def test_a_response_of_flatc_is_read() -> None:
 
 
 def test_a_notification_of_flatc_is_read() -> None:
-    notification = decode(TUPLE_NOTIFICATION[4:])
-    assert isinstance(notification, Notification)
-    assert (notification.handler_id, notification.event) == ("t1", Event.PLAINTRANSPORT_TUPLE)
-    value = notification.body.read(plain_transport.TupleNotification).tuple
+    decoded = decode(TUPLE_NOTIFICATION[4:])
+    assert isinstance(decoded, Notification)
+    assert (decoded.handler_id, decoded.event) == ("t1", Event.PLAINTRANSPORT_TUPLE)
+    value = decoded.body.read(plain_transport.TupleNotification).tuple
     assert (value.local_address, value.local_port) == ("10.0.0.1", 40_000)
     assert (value.remote_ip, value.remote_port, value.protocol) == (
         "10.0.0.2",
@@ -143,7 +144,8 @@ def test_requests_are_read_as_written(number: int, method: Method, handler: str,
     assert read_message(encode_request(number, method, handler, body)) == expected
     expected.body = None
     assert read_message(encode_request(number, method, handler, None)) == expected
-    assert read_message(encode_notification(Event.WORKER_CLOSE, handler, None))
+    closing = read_message(encode_notification(Event.WORKER_CLOSE, handler, None))
+    assert closing == notification.Notification(handler_id=handler, event=Event.WORKER_CLOSE)
 
 
 def test_what_only_we_send_is_not_taken_from_the_worker() -> None:

@@ -88,7 +88,7 @@ async def test_awaiting_calls_fail_at_once_with_the_reason(open_channel: OpenCha
     channel, peer = await open_channel(timeout=60)
     parent = Parent(id="p", channel=channel, hook=hook)
     child = Child(id="c", channel=channel, hook=hook, parents=(parent,))
-    call = asyncio.create_task(child._request(Method.TRANSPORT_DUMP))
+    call: asyncio.Task[None] = asyncio.create_task(child._request(Method.TRANSPORT_DUMP))
     await peer.receive_request()
     parent.close()
     with pytest.raises(ClosedError, match="Child c is closed \\(router closed\\)") as caught:
