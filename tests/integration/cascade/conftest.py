@@ -266,6 +266,10 @@ class Cascade:
             await site.close()
 
     @staticmethod
+    async def until(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
+        return await until(condition, what, timeout)
+
+    @staticmethod
     def link_key(first: str, second: str) -> str:
         return link_key("shop", first, second)
 

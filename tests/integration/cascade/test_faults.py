@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
-import time
 from typing import Any
 
 import pytest
@@ -14,14 +12,6 @@ import pytest
 from mediaserver.cascade import RouterClosedError, links, pipes
 from mediaserver.cascade.messages import PipeAddress
 from mediaserver.mediasoup import PipeTransport
-
-
-async def until(condition: Any, what: str, timeout: float = 8.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-        await asyncio.sleep(0.01)
-    return value
 
 
 def pipe_of(hosted: Any) -> PipeTransport:
@@ -32,7 +22,7 @@ def pipe_of(hosted: Any) -> PipeTransport:
 async def piped(cascade: Any, origin: Any, to: Any, kind: str = "audio") -> tuple[Any, Any]:
     """A sender at one router and a receiver at the other."""
     sender = await cascade.media.send(origin, kind)
-    await until(lambda: sender.id in to.producers, "announced")
+    await cascade.until(lambda: sender.id in to.producers, "announced")
     await to.attach(sender.id)
     receiver = await cascade.media.receive(to, sender.id)
     await receiver.hears()
@@ -61,7 +51,7 @@ async def test_media_goes_on_while_the_peer_connection_is_cut(cascade: Any) -> N
     heard = host.peer_ages()[0].age
     assert heard < 1.5
     proxy.cut()
-    await until(lambda: host.peer_ages()[0].age > cascade.settings.silence_timeout + 1.5, "silence")
+    await cascade.until(lambda: host.peer_ages()[0].age > cascade.settings.silence_timeout + 1.5, "silence")
     await receiver.hears(50)
     assert state(cascade, "b").ready
 
@@ -69,8 +59,8 @@ async def test_media_goes_on_while_the_peer_connection_is_cut(cascade: Any) -> N
     other = await cascade.media.send(a)
     await sender.producer.pause()
     proxy.passes = True
-    await until(lambda: other.id in b.producers, "the tables were exchanged")
-    await until(lambda: b.router.producers[sender.id].paused, "the pause came after all")
+    await cascade.until(lambda: other.id in b.producers, "the tables were exchanged")
+    await cascade.until(lambda: b.router.producers[sender.id].paused, "the pause came after all")
     await sender.producer.resume()
     await receiver.hears()
     assert pipe_of(b) is before
@@ -84,10 +74,10 @@ async def test_a_producer_closed_during_a_cut_is_gone_afterwards(cascade: Any) -
     sender, receiver = await piped(cascade, a, b)
     proxy = cascade.sites["a"].proxies["media/b"]
     proxy.cut()
-    await until(lambda: cascade.sites["a"].host.peer_ages()[0].age > 0.3, "cut")
+    await cascade.until(lambda: cascade.sites["a"].host.peer_ages()[0].age > 0.3, "cut")
     sender.producer.close()
     proxy.passes = True
-    await until(lambda: receiver.consumer.closed, "its consumers closed")
+    await cascade.until(lambda: receiver.consumer.closed, "its consumers closed")
     assert sender.id not in b.producers
 
 
@@ -97,7 +87,7 @@ async def test_a_pipe_closed_behind_our_back_is_made_anew(cascade: Any, side: st
     sender, receiver = await piped(cascade, a, b)
     restored = restorations(b)
     pipe_of(a if side == "a" else b).close()
-    await until(lambda: restored, "restored")
+    await cascade.until(lambda: restored, "restored")
     assert restored == [sender.id]
     assert receiver.consumer.closed
     assert not cascade.unready()
@@ -110,7 +100,7 @@ async def test_a_pipe_that_only_the_worker_has_lost_is_noticed(cascade: Any) -> 
     sender, _ = await piped(cascade, a, b)
     restored = restorations(b)
     pipe_of(b)._tell_worker()  # closes it in the worker only
-    await until(lambda: restored, "restored")
+    await cascade.until(lambda: restored, "restored")
     await (await cascade.media.receive(b, sender.id)).hears()
 
 
@@ -138,10 +128,10 @@ async def test_a_pipe_through_which_nothing_comes_is_made_anew(
                 lambda _, name=name: reasons.append(state(cascade, name).reason)
             )
         sender = await cascade.media.send(b)
-        await until(lambda: sender.id in a.producers, "announced")
+        await cascade.until(lambda: sender.id in a.producers, "announced")
         await a.attach(sender.id)
         restored = restorations(a)
-        await until(lambda: restored, "the pipe was made anew")
+        await cascade.until(lambda: restored, "the pipe was made anew")
         await (await cascade.media.receive(a, sender.id)).hears()
     assert "MediaStalled" in reasons
 
@@ -154,15 +144,15 @@ async def test_worker_dies_and_its_router_is_opened_again(cascade: Any) -> None:
     closed: list[str] = []
     site.host.on_router_closed.subscribe(lambda pair: closed.append(pair[1]))
     os.kill(site.pool.slots[0].worker.pid, signal.SIGKILL)
-    await until(lambda: closed, "the router closed")
+    await cascade.until(lambda: closed, "the router closed")
     assert a.closed
     with pytest.raises(RouterClosedError):
         await a.attach(other.id)
     assert not site.host.routers
-    await until(lambda: receiver.consumer.closed, "the pipe is gone at the other end")
-    await until(lambda: sender.id not in b.producers and sender.id not in c.producers, "withdrawn")
+    await cascade.until(lambda: receiver.consumer.closed, "the pipe is gone at the other end")
+    await cascade.until(lambda: sender.id not in b.producers and sender.id not in c.producers, "withdrawn")
     await kept.hears()
-    await until(lambda: site.pool.slots[0].worker, "the slot is refilled")
+    await cascade.until(lambda: site.pool.slots[0].worker, "the slot is refilled")
     again = await cascade.router(site, "r-a")
     for name in "bc":
         there = cascade.sites[name]
@@ -171,7 +161,7 @@ async def test_worker_dies_and_its_router_is_opened_again(cascade: Any) -> None:
             cascade.entry("r-a", f"r-{name}", there, type(there.peer)(host="127.0.0.1", port=proxy.port))
         )
     await cascade.linked()
-    await until(lambda: other.id in again.producers, "it knows the session")
+    await cascade.until(lambda: other.id in again.producers, "it knows the session")
     await again.attach(other.id)
     await (await cascade.media.receive(again, other.id)).hears()
 
@@ -182,12 +172,12 @@ async def test_a_server_that_dies_is_forgotten_and_its_links_repaired_when_it_is
     site = cascade.sites["b"]
     pipe_before = pipe_of(a)
     await site.restart_host()
-    await until(lambda: receiver.consumer.closed, "the dead server's pipe was given up")
+    await cascade.until(lambda: receiver.consumer.closed, "the dead server's pipe was given up")
     b = await cascade.router(site, "r-b")
     await cascade.link(cascade.sites["a"], "r-a", site, "r-b")
     await cascade.linked()
     assert pipe_of(a) is not pipe_before
-    await until(lambda: sender.id not in a.producers, "forgotten")
+    await cascade.until(lambda: sender.id not in a.producers, "forgotten")
     await piped(cascade, b, a)
 
 
@@ -195,7 +185,7 @@ async def test_a_silent_server_with_an_idle_pipe_is_given_up(cascade: Any) -> No
     await cascade.mesh("a", "b")
     cascade.sites["a"].proxies["media/b"].cut()
     for name in "ab":
-        await until(lambda name=name: not state(cascade, name).ready, "given up")
+        await cascade.until(lambda name=name: not state(cascade, name).ready, "given up")
         assert state(cascade, name).reason == "PeerUnreachable"
         assert "media/" in state(cascade, name).message
     cascade.sites["a"].proxies["media/b"].passes = True
@@ -209,7 +199,7 @@ async def test_other_pipe_protocol_is_refused_and_named(cascade: Any) -> None:
     await cascade.router(two, "r-b")
     await cascade.link(one, "r-a", two, "r-b")
     for name in "ab":
-        await until(lambda name=name: state(cascade, name).reason == "PipeProtocol", "refused")
+        await cascade.until(lambda name=name: state(cascade, name).reason == "PipeProtocol", "refused")
         assert "99" in state(cascade, name).message
 
 
@@ -222,7 +212,7 @@ async def test_no_free_pipe_ports(cascade: Any) -> None:
         await cascade.router(one, "r-a")
         b = await cascade.router(two, "r-b")
         await cascade.link(one, "r-a", two, "r-b")
-        await until(lambda: state(cascade, "a").reason == "NoPorts", "reported by the initiator")
+        await cascade.until(lambda: state(cascade, "a").reason == "NoPorts", "reported by the initiator")
         assert state(cascade, "b").reason == "NoPorts"
         assert "--pipe-ports" in state(cascade, "b").message
     await cascade.linked()
@@ -233,7 +223,7 @@ async def test_a_link_told_to_one_server_first(cascade: Any) -> None:
     one, two = await cascade.site("a"), await cascade.site("b")
     await cascade.router(one, "r-a")
     await one.host.open_link(cascade.entry("r-a", "r-b", two, two.peer))
-    await until(lambda: "no link" in state(cascade, "a").message, "refused for now")
+    await cascade.until(lambda: "no link" in state(cascade, "a").message, "refused for now")
     await cascade.router(two, "r-b")
     await two.host.open_link(cascade.entry("r-b", "r-a", one, one.peer))
     await cascade.linked()
@@ -244,8 +234,8 @@ async def test_closing_a_link_closes_both_pipes_and_stays_closed(cascade: Any) -
     sender, receiver = await piped(cascade, a, b)
     await cascade.sites["b"].host.close_link(cascade.link_key("r-a", "r-b"))
     assert not b.router.transports or not b.router.producers
-    await until(lambda: not pipes_of(a), "the other end closed too")
-    await until(lambda: sender.id not in b.producers, "forgotten")
+    await cascade.until(lambda: not pipes_of(a), "the other end closed too")
+    await cascade.until(lambda: sender.id not in b.producers, "forgotten")
     assert receiver.consumer.closed
     await cascade.sites["a"].host.close_link(cascade.link_key("r-a", "r-b"))
     assert not a.table.links
@@ -262,7 +252,7 @@ async def test_a_lost_link_of_a_mesh_is_bypassed(cascade: Any) -> None:
     restored = restorations(b)
     for name in "ab":
         await cascade.sites[name].host.close_link(cascade.link_key("r-a", "r-b"))
-    await until(lambda: restored, "it comes by way of c")
+    await cascade.until(lambda: restored, "it comes by way of c")
     assert sender.id in c.router.producers
     await (await cascade.media.receive(b, sender.id)).hears()
 
