@@ -10,7 +10,7 @@ from mafalda_operator.planning.access import MINIMUM_KEY_BYTES
 from mafalda_operator.planning.actions import CreateTokenKeys, StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason
 from mafalda_operator.planning.codecs import codec_problem
-from mafalda_operator.planning.conditions import Conditions, status_update
+from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
 from mafalda_operator.planning.recovery import ClusterStanding
 
 _FROZEN = {
@@ -75,7 +75,8 @@ def cluster_status(
             _key_set(name, secret_name, secrets) for name, secret_name in _known_secrets(cluster, secrets)
         ],
     }
-    return status_update("MediaCluster", cluster, fields, conditions)
+    awaited = any(server.awaited for server in servers)
+    return status_update("MediaCluster", cluster, fields, conditions, PROGRESS if awaited else 0.0)
 
 
 def _fault(

@@ -9,6 +9,9 @@ from mafalda_operator.model import ConditionStatus
 from mafalda_operator.model.resources import Resource
 from mafalda_operator.planning.actions import StatusUpdate
 
+PROGRESS = 0.5
+"""Seconds that a status may wait which only says that things are under way."""
+
 MESSAGE_LIMIT = 4096
 """Characters that the CRDs allow in a message."""
 
@@ -60,6 +63,11 @@ def _since(status: Mapping[str, Any]) -> dict[tuple[Any, Any], str]:
         for item in (stored if isinstance(stored, list | tuple) else ())
         if isinstance(item, Mapping)
     }
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 router`, `3 routers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def status_update(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mafalda_operator.model import MediaServer, ObjectKey, Snapshot
 from mafalda_operator.planning.actions import EventNote
 from mafalda_operator.planning.capacity import zone_of
+from mafalda_operator.planning.conditions import counted
 from mafalda_operator.planning.memory import PLENTY, Memory, ServerFacts
 from mafalda_operator.planning.recovery import ClusterStanding, Standing, judge_cluster
 
@@ -96,5 +97,6 @@ def _notes(
 
 def _lost(server: MediaServer, snapshot: Snapshot) -> EventNote:
     routers = len(snapshot.routers_by_server.get(server.key, ()))
-    message = f"neither the operator nor any other server hears it; {routers} routers are placed elsewhere"
+    what = f"{counted(routers, 'router')} to be placed elsewhere"
+    message = f"neither the operator nor any other server hears it; {what}"
     return EventNote("MediaServer", server.key, server.uid, "Warning", "ServerLost", message)

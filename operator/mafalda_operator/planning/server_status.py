@@ -7,7 +7,7 @@ from typing import Any
 from mafalda_operator.model import MediaServer
 from mafalda_operator.planning.actions import StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason, zone_of
-from mafalda_operator.planning.conditions import Conditions, status_update
+from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
 from mafalda_operator.planning.recovery import Standing
 
 _ACCEPTING_MESSAGES = {
@@ -45,9 +45,8 @@ def server_status(standing: Standing, wall_time: str) -> StatusUpdate | None:
     accepting = _ACCEPTING_MESSAGES[why_not] if why_not else "it takes new routers"
     conditions.add("Accepting", why_not is None, why_not or "Accepting", accepting)
     _judge_ready(standing, conditions)
-    return status_update(
-        "MediaServer", server, _fields(standing), conditions, 0.5 if why_not == "NoLoadYet" else 0.0
-    )
+    patience = PROGRESS if standing.awaited else 0.0
+    return status_update("MediaServer", server, _fields(standing), conditions, patience)
 
 
 def _why_away(standing: Standing) -> tuple[str, str]:

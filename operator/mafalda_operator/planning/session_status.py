@@ -9,16 +9,13 @@ from typing import Any
 from mafalda_operator.model import MediaSession, ObjectKey
 from mafalda_operator.planning.access import Access
 from mafalda_operator.planning.actions import StatusUpdate
-from mafalda_operator.planning.conditions import Conditions, status_update
+from mafalda_operator.planning.conditions import PROGRESS, Conditions, counted, status_update
 from mafalda_operator.planning.links import Edge
 from mafalda_operator.planning.placement import generations
 from mafalda_operator.planning.router_status import RouterCondition
 from mafalda_operator.planning.topology import Member, Topology
 
-PROGRESS = 0.5
-"""Seconds that a status may wait which only says that things are under way."""
-
-_UNDER_WAY = frozenset({"Scheduling", "Opening"})
+_UNDER_WAY = frozenset({"Scheduling", "Opening", "WaitingForServers"})
 _PARTS = ("Accepted", "Scheduled", "Available", "Linked")
 
 
@@ -65,13 +62,13 @@ def _judge(session: MediaSession, findings: SessionFindings, conditions: Conditi
     ready = [member for member in mesh if findings.routers[member.router.key].ready]
     shortage = findings.shortage
     if ready:
-        message = f"{len(ready)} of {len(mesh)} routers take participants"
+        message = f"{len(ready)} of {counted(len(mesh), 'router')} ready for participants"
         conditions.add("Available", True, "Available", message)
     else:
         reason, message = _first_unready(mesh, findings) or shortage or ("Scheduling", "it has no router yet")
         conditions.add("Available", False, reason, message)
     if shortage is None:
-        conditions.add("Scheduled", True, "Scheduled", f"all {len(mesh)} routers have a worker")
+        conditions.add("Scheduled", True, "Scheduled", f"{counted(len(mesh), 'router')} with a worker")
     else:
         conditions.add("Scheduled", False, *shortage)
     _judge_links(findings, conditions)
@@ -92,7 +89,7 @@ def _judge_links(findings: SessionFindings, conditions: Conditions) -> None:
         message = f"{broken.names[0]} to {broken.names[1]}: {broken.message}"
         conditions.add("Linked", False, broken.reason, message)
     elif findings.links:
-        conditions.add("Linked", True, "Linked", f"all {len(findings.links)} links are open")
+        conditions.add("Linked", True, "Linked", f"{counted(len(findings.links), 'link')} open")
     else:
         conditions.add("Linked", True, "NoLinkNeeded", "there is at most one router")
 
@@ -104,7 +101,8 @@ def _judge_spread(mesh: Sequence[Member], conditions: Conditions) -> None:
             by_server.setdefault(member.server, []).append(member.router.key.name)
     shared = next((server for server in sorted(by_server) if len(by_server[server]) > 1), None)
     if shared is None:
-        conditions.add("Spread", True, "Spread", f"{len(by_server)} routers on as many servers")
+        message = f"{counted(len(mesh), 'router')} on {counted(len(by_server), 'server')}"
+        conditions.add("Spread", True, "Spread", message)
         return
     conditions.add(
         "Spread",
@@ -128,13 +126,21 @@ def _fields(session: MediaSession, findings: SessionFindings) -> dict[str, Any]:
         "desiredRouters": desired_routers(session, findings.topology),
         "readyRouters": ready if accepted else 0,
         "servers": len({member.server for member in findings.topology.mesh}) if accepted else 0,
-        "mediaCodecs": [dict(codec) for codec in access.codecs] or session.status.get("mediaCodecs"),
+        "mediaCodecs": _frozen_codecs(session, findings),
         "generations": generations(session, findings.topology) or None,
         "routers": [_router(member, findings) for member in placed] if accepted else [],
         "links": [
             {"from": edge.names[0], "to": edge.names[1], "ready": edge.ready} for edge in findings.links
         ],
     }
+
+
+def _frozen_codecs(session: MediaSession, findings: SessionFindings) -> list[dict[str, Any]] | None:
+    """Resolved when the session gets its first router, and the same from then on."""
+    stored: list[dict[str, Any]] | None = session.status.get("mediaCodecs")
+    if stored or not findings.topology.members:
+        return stored
+    return [dict(codec) for codec in findings.access.codecs]
 
 
 def desired_routers(session: MediaSession, topology: Topology) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mafalda_operator.model import MediaSession, ObjectKey
 from mafalda_operator.planning.capacity import Capacity, Occupied, accepting_reason
+from mafalda_operator.planning.conditions import counted
 from mafalda_operator.planning.recovery import Standing
 
 _NAMED = 3
@@ -22,7 +23,7 @@ def no_capacity(
 ) -> str:
     """For `Scheduled=False NoCapacity`: what is needed, what there is, what is away, the remedy."""
     cluster = f"MediaCluster {session.cluster}"
-    needs = f"needs {wanted} router{'s' if wanted != 1 else ''} on separate workers"
+    needs = f"needs {counted(wanted, 'router')} on separate workers"
     free, total = capacity.free_workers(occupied)
     ready = len(capacity.servers)
     away = _away(standings, wall_time)

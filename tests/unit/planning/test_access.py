@@ -90,6 +90,18 @@ def test_codecs_are_resolved_once_and_then_frozen(world: Any) -> None:
     assert later == [{"mimeType": "video/VP8", "clockRate": 90000}]
 
 
+def test_codecs_are_not_frozen_before_there_is_a_router(make_world: Any) -> None:
+    world = make_world()
+    world.cluster()
+    world.session()
+    world.settle()
+    assert "mediaCodecs" not in world.status("MediaSession", SESSION)
+    world.cluster(mediaCodecs=[{"mimeType": "audio/opus"}])
+    world.server("main-1")
+    world.settle()
+    assert len(world.status("MediaSession", SESSION)["mediaCodecs"]) == 1
+
+
 def test_codecs_reach_the_servers_as_mediasoup_takes_them(world: Any) -> None:
     parameters = {"packetization-mode": "1", "profile-level-id": 640033}
     world.session(mediaCodecs=[{"mimeType": "video/H264", "parameters": parameters}])
