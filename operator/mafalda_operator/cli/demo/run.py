@@ -67,16 +67,18 @@ def _stack(
     default = layouts.default_layout(objects)
     layout = default if default.is_free() else layouts.free_layout(default)
     began = time.monotonic()
-    stack = Stack.start(
-        directory, layout, crds=crds, tied=tied, say=lambda text: console.print(text, style="dim")
-    )
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", highlight=False, soft_wrap=True)
+
+    stack = Stack.start(directory, layout, crds=crds, tied=tied, say=say)
     try:
-        console.print(f"all healthy after {time.monotonic() - began:.1f} s", style="dim", highlight=False)
+        say(f"all healthy after {time.monotonic() - began:.1f} s")
         manifest = example
         if layout is not default:
             manifest = directory / "demo.yaml"
             manifest.write_text(layouts.rewrite(objects, layout))
-            console.print(f"a default port is taken; a copy with free ones is {manifest}", highlight=False)
+            say(f"a default port is taken; a copy with free ones is {manifest}")
         yield stack, manifest, objects
     except Exception:
         say(f"the processes' logs are kept in {_keep_logs(directory)}")
