@@ -26,6 +26,7 @@ class Fault:
     retry_after: int | None = None
     times: int | None = None
     met: int = 0
+    mended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def applies(self, request: web.BaseRequest) -> bool:
         if self.times is not None and self.met >= self.times:
@@ -64,9 +65,9 @@ class ApiProxy:
             headers=connection.as_http_headers(),
             auto_decompress=False,
         )
-        self._runner = web.ServerRunner(web.Server(self._handle))
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self
@@ -74,6 +75,8 @@ class ApiProxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
         assert self._session is not None
+        for fault in self.faults:
+            fault.mended.set()
         for task in self._watches:
             task.cancel()
         await self._runner.cleanup()
@@ -97,6 +100,7 @@ class ApiProxy:
 
     def mend(self, fault: Fault) -> None:
         self.faults.remove(fault)
+        fault.mended.set()
 
     def cut_watches(self, plural: str) -> int:
         """Break the watches of a kind; how many there were."""
@@ -115,8 +119,7 @@ class ApiProxy:
 
     async def _fail(self, fault: Fault) -> web.StreamResponse:
         if fault.status is None:
-            while fault in self.faults:
-                await asyncio.sleep(0.05)
+            await fault.mended.wait()
             raise web.HTTPServiceUnavailable
         reasons = {403: "Forbidden", 404: "NotFound", 410: "Expired", 429: "TooManyRequests"}
         body = {
@@ -146,7 +149,7 @@ class ApiProxy:
                 request.method,
                 self._server + request.path_qs,
                 headers=headers,
-                data=await request.read(),
+                data=await request.read() or None,
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as answer:
                 kept = {

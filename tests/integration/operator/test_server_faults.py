@@ -205,15 +205,25 @@ async def test_another_pipe_protocol_is_told_in_the_session(world: World) -> Non
     await world.cluster()
     await world.server("m0", workers=1)
     other = await world.server("m1", workers=1)
-    other.faults.pipe_protocol = 99
     await world.operator()
     await world.session("standup", routers=2)
+    await world.ready("standup")
+    await other.kill()
+    other.faults.pipe_protocol = 99
+    await other.start()
 
     async def told() -> bool:
         return (await world.condition(SESSIONS, "standup", "Linked")).get("reason") == "PipeProtocol"
 
     await world.eventually(told, "Linked=False PipeProtocol")
     assert (await world.condition(SESSIONS, "standup", "Available"))["status"] == "True"
+    await world.session("later", routers=2)
+
+    async def refused() -> bool:
+        condition = await world.condition(SESSIONS, "later", "Scheduled")
+        return condition.get("status") == "False" and "pipe protocol" in condition["message"]
+
+    await world.eventually(refused, "no session is placed over servers that cannot be linked")
 
 
 async def test_a_server_whose_key_file_differs_by_form_is_the_same(world: World) -> None:

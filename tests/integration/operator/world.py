@@ -131,6 +131,7 @@ class World:
                 *("-m", "mafalda_operator", "--kubeconfig", str(kubeconfig or self.kubeconfig)),
                 *("--cluster-key-file", str(self.key_file), "--metrics-listen", "127.0.0.1:0"),
                 *("--lease-namespace", self.name, "--identity", identity, "--namespace", self.name),
+                *(("--log-level", "debug") if os.environ.get("MAFALDA_DEBUG") else ()),
                 *arguments,
                 stderr=output,
                 cwd=ROOT,
@@ -185,7 +186,7 @@ class World:
         }
 
     async def consistent(self, routers_each: int, sessions: int, timeout: float = 20) -> None:
-        """The API server and the media servers agree, and each session has its routers on separate workers."""
+        """The API server and the servers agree, and each session has its routers on separate workers."""
 
         async def agree() -> bool:
             routers = await self.routers()
@@ -199,6 +200,14 @@ class World:
 
         await self.eventually(agree, "API server and media servers agree", timeout)
 
+    async def consistent_all(self, timeout: float = 20) -> None:
+        """The API server and the media servers agree."""
+
+        async def agree() -> bool:
+            return await self.routers() == self.hosted()
+
+        await self.eventually(agree, "API server and media servers agree", timeout)
+
     async def eventually(
         self, condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 20
     ) -> None:
@@ -206,6 +215,7 @@ class World:
         while not await condition():
             if time.monotonic() > deadline:
                 logs = "\n".join(operator.output[-4000:] for operator in self.operators)
-                state = f"routers {await self.routers()}\nhosted {self.hosted()}"
+                sessions = [item.get("status") for item in (await self.api.list(SESSIONS, self.name)).items]
+                state = f"routers {await self.routers()}\nhosted {self.hosted()}\nsessions {sessions}"
                 raise AssertionError(f"not within {timeout} s: {what}\n{state}\n{logs}")
             await asyncio.sleep(0.05)
