@@ -15,11 +15,12 @@ from mediaserver.cascade.messages import (
     RouteMessage,
     RouterName,
     Routes,
+    WantPipe,
 )
 from mediaserver.wire.errors import ConnectionLost, RemoteError
 from mediaserver.wire.rpc import RpcFailure
 
-Notice = ClosePipe | PipeCounters | Routes
+Notice = WantPipe | ClosePipe | PipeCounters | Routes
 
 
 class NearEnd(Protocol):

@@ -83,6 +83,7 @@ class HostedRouter:
         self._table = RouteTable(RouterName(entry.name), prune_delay=prune_delay)
         self._legs = Legs(
             table=self._table,
+            router=router,
             pipe=self._pipe,
             apply=self._apply,
             app_data=self._app_data,

@@ -22,6 +22,7 @@ from mediaserver.mediasoup import (
     PipeTransport,
     Producer,
     ProducerId,
+    Router,
 )
 
 log = structlog.get_logger(__name__)
@@ -79,12 +80,14 @@ class Legs:
         self,
         *,
         table: RouteTable,
+        router: Router,
         pipe: Callable[[RouterName], PipeTransport | None],
         apply: Callable[[list[Effect]], None],
         app_data: Callable[[str], AppData],
         clock: Callable[[], float],
     ) -> None:
         self._table = table
+        self._router = router
         self._pipe = pipe
         self._apply = apply
         self._app_data = app_data
@@ -114,7 +117,8 @@ class Legs:
 
     def unserve(self, leg: Leg) -> None:
         consumer = self._consumers.pop(leg, None)
-        if consumer is not None:
+        # One whose producer has closed is closed by the worker, which would complain of our doing it too.
+        if consumer is not None and leg.producer in self._router.producers:
             consumer.close()
 
     def flow(self, leg: Leg) -> None:

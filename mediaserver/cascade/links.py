@@ -13,6 +13,7 @@ whether the far end still has the pair, and otherwise makes a new one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
@@ -36,8 +37,16 @@ from mediaserver.cascade.messages import (
     RouteMessage,
     RouterName,
     Routes,
+    WantPipe,
 )
-from mediaserver.cascade.pipes import OPEN_SECONDS, Pair, accept_pair, open_pair, pipe_address
+from mediaserver.cascade.pipes import (
+    OPEN_SECONDS,
+    Pair,
+    accept_pair,
+    open_pair,
+    pipe_address,
+    protocol_problem,
+)
 from mediaserver.mediasoup import (
     MediasoupError,
     PipeTransport,
@@ -126,6 +135,8 @@ class LinkEnd:
             self._set_state("PeerUnreachable", self._far.problem)
         if self._initiates:
             self._begin(self._initiate())
+        else:
+            self._ask()
         self._begin(self._watch())
 
     async def close(self, reason: str) -> None:
@@ -154,7 +165,7 @@ class LinkEnd:
                 self._set_state(error.reason, str(error))
                 code = ERROR_NO_PORTS if error.reason == "NoPorts" else ERROR_PIPE_FAILED
                 raise RpcFailure(code, str(error)) from error
-            if self._over():
+            if self._closed or self._router.closed:
                 pair.transport.close()
                 raise RpcFailure(ERROR_NOT_READY, "the link was closed")
             self._keep(pair)
@@ -168,6 +179,9 @@ class LinkEnd:
         self._talk(pair)
 
     def noticed(self, notice: Notice) -> None:
+        if isinstance(notice, WantPipe):
+            self._wake.set()
+            return
         pair = self._pair
         if pair is None or pair.ref != notice.pipe:
             return
@@ -186,12 +200,13 @@ class LinkEnd:
         if not same_instance:
             self._discard("the other media server has restarted", tell=False)
         self._unused_since = self._clock()
-        problem = self._protocol_problem()
+        problem = protocol_problem(self._far.pipe_protocol, self._pipe_protocol)
         if problem is not None:
             self._set_state("PipeProtocol", problem)
         elif not self.ready:
             self._set_state("Opening", "")
         self._wake.set()
+        self._ask()
 
     def far_down(self, reason: str) -> None:
         if self._pair is not None and self._pair.talking:
@@ -220,7 +235,7 @@ class LinkEnd:
             try:
                 await self._advance()
             except LinkError as error:
-                if failures == 0 or error.reason != self.reason:
+                if error.reason != self.reason:
                     self._log.info("link not open", reason=error.reason, error=str(error))
                 if self._pair is None:
                     self._set_state(error.reason, str(error))
@@ -237,7 +252,7 @@ class LinkEnd:
 
     async def _advance(self) -> None:
         """One step toward a pair that both ends have. Raises LinkError."""
-        problem = self._protocol_problem()
+        problem = protocol_problem(self._far.pipe_protocol, self._pipe_protocol)
         if problem is not None:
             raise LinkError("PipeProtocol", problem)
         if self._pair is not None:
@@ -268,19 +283,21 @@ class LinkEnd:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until something changes."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
 
     # -- the acceptor --
 
+    def _ask(self) -> None:
+        """Let the initiator try at once: it may have come too early, and be waiting."""
+        if not self._initiates and self._pair is None and self._far.connected:
+            self._far.notice(WantPipe(link=self.name))
+
     def _check_request(self, request: OpenPipe) -> None:
         """Raises RpcFailure unless the pair asked for is newer than ours and of the kind we were told."""
-        if self._over():
+        if self._closed or self._router.closed:
             raise RpcFailure(ERROR_NOT_READY, f"router {self.local} is closed")
-        problem = self._protocol_problem()
+        problem = protocol_problem(self._far.pipe_protocol, self._pipe_protocol)
         if problem is not None:
             raise RpcFailure(ERROR_PIPE_PROTOCOL, problem)
         if (request.srtp, request.rtx) != (self._srtp, self._rtx):
@@ -290,18 +307,6 @@ class LinkEnd:
         ref = self._pair.ref if self._pair is not None else None
         if ref is not None and ref.opener == request.pipe.opener and ref.attempt >= request.pipe.attempt:
             raise RpcFailure(ERROR_NO_SUCH_PIPE, "a newer attempt has taken its place")
-
-    def _protocol_problem(self) -> str | None:
-        far, own = self._far.pipe_protocol, self._pipe_protocol
-        if far == own:
-            return None
-        return (
-            f"the other media server speaks pipe protocol {far}, this one {own}: "
-            "the session moves as a whole once all its servers run one version"
-        )
-
-    def _over(self) -> bool:
-        return self._closed or self._router.closed
 
     # -- a pair's life --
 

@@ -9,6 +9,7 @@ notification, the dialler answers with a ``hello`` request that proves membershi
 | hello | dialler to acceptor | PeerHello | PeerWelcome |
 | pipe.open | owner of the smaller router name to the other | OpenPipe | PipeOpened |
 | pipe.resume | the same | ResumePipe | Empty; error ERROR_NO_SUCH_PIPE when the far end has no such pair |
+| pipe.wanted | the other to the initiator, notification: its end of the link is there now | WantPipe | |
 | pipe.close | either, notification | ClosePipe | |
 | pipe.counters | either, notification, every second while the pair stands | PipeCounters | |
 | routes | either, notification | Routes: messages of the two routers' route tables, in order | |
@@ -111,6 +112,10 @@ class PipeOpened(WireStruct, frozen=True):
 class ResumePipe(WireStruct, frozen=True):
     link: LinkName
     pipe: PipeRef
+
+
+class WantPipe(WireStruct, frozen=True):
+    link: LinkName
 
 
 class ClosePipe(WireStruct, frozen=True):

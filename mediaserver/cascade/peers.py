@@ -26,6 +26,7 @@ from mediaserver.cascade.messages import (
     PipeOpened,
     ResumePipe,
     Routes,
+    WantPipe,
 )
 from mediaserver.control.contract import PEER_PATH, Address, Challenge, Empty, PeerAge
 from mediaserver.wire import rpc
@@ -44,6 +45,7 @@ HEARTBEAT = 0.5
 NearEndT = TypeVar("NearEndT", bound=NearEnd)
 
 _NOTICES: dict[type[Notice], str] = {
+    WantPipe: "pipe.wanted",
     ClosePipe: "pipe.close",
     PipeCounters: "pipe.counters",
     Routes: "routes",

@@ -135,3 +135,13 @@ def reason_of(code: int) -> LinkReason:
         ERROR_PIPE_PROTOCOL: "PipeProtocol",
     }
     return reasons.get(code, "Failed")
+
+
+def protocol_problem(far: int, own: int) -> str | None:
+    """Why pipes between servers of these pipe protocols can't be; None when they can."""
+    if far == own:
+        return None
+    return (
+        f"the other media server speaks pipe protocol {far}, this one {own}: "
+        "the session moves as a whole once all its servers run one version"
+    )

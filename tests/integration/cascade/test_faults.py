@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -260,3 +262,16 @@ async def test_a_lost_link_of_a_mesh_is_bypassed(cascade: Any) -> None:
 def test_what_a_link_waits_for_is_bounded() -> None:
     assert links.LONGEST_PAUSE <= 2.0
     assert pipes.OPEN_SECONDS <= 5.0
+
+
+async def test_a_link_that_waits_stands_as_soon_as_the_other_server_is_told(cascade: Any) -> None:
+    one, two = await cascade.site("a"), await cascade.site("b")
+    await cascade.router(one, "r-a")
+    await cascade.router(two, "r-b")
+    await one.host.open_link(cascade.entry("r-a", "r-b", two, two.peer))
+    await cascade.until(lambda: "no link" in state(cascade, "a").message, "refused for now")
+    await asyncio.sleep(2.0)  # its pauses have grown to seconds by now
+    begun = time.monotonic()
+    await two.host.open_link(cascade.entry("r-b", "r-a", one, one.peer))
+    await cascade.linked()
+    assert time.monotonic() - begun < 0.5

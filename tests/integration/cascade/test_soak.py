@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import Any
 
 from mediaserver.cascade import CascadeError
-from mediaserver.mediasoup import PipeTransport
+from mediaserver.mediasoup import ClosedError, PipeTransport
 
 
 def pipes(hosted: Any) -> list[PipeTransport]:
@@ -65,7 +66,8 @@ class Chaos:
             proxy.passes = True
         if self.senders:
             producer = self.rng.choice(self.senders).producer
-            await (producer.resume() if producer.paused else producer.pause())
+            with contextlib.suppress(ClosedError):  # another of us may be closing it
+                await (producer.resume() if producer.paused else producer.pause())
 
 
 async def test_random_faults_leave_nothing_wrong(cascade: Any) -> None:
