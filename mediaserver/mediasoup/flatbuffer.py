@@ -68,6 +68,15 @@ def write_string(b: bytearray, value: str) -> int:
     return pos
 
 
+def write_bytes(b: bytearray, value: bytes) -> int:
+    """Appends a vector of bytes; returns its position."""
+    align(b, 4)
+    pos = len(b)
+    b += U32.pack(len(value))
+    b += value
+    return pos
+
+
 def write_scalars(b: bytearray, kind: str, values: Sequence[int]) -> int:
     """Appends a vector of numbers of the struct format `kind`; returns its position."""
     align(b, 4)
@@ -141,6 +150,12 @@ def _vector(b: bytes, at: int, size: int) -> tuple[int, int]:
     if pos + 4 + count * size > len(b):
         raise ValueError(f"vector at {pos} ends outside the buffer")
     return pos + 4, count
+
+
+def read_bytes(b: bytes, at: int) -> bytes:
+    """The vector of bytes that the offset field at `at` points to."""
+    start, count = _vector(b, at, 1)
+    return b[start : start + count]
 
 
 def read_scalars(b: bytes, at: int, kind: str, size: int) -> list[int]:
