@@ -116,7 +116,10 @@ class Operator:
 
     async def _work(self) -> None:
         await self._first_contact()
-        await beside(self._run_for_lease(), self._watches.run(), self._lister.run(), self._writers.run())
+        try:
+            await beside(self._run_for_lease(), self._watches.run(), self._lister.run(), self._writers.run())
+        finally:
+            self._writers.close()
 
     async def _run_for_lease(self) -> None:
         await self._leadership.acquire()

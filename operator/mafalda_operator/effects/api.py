@@ -96,10 +96,14 @@ class KubeApi:
         self._session: aiohttp.ClientSession | None = None
         self._server = ""
         self._login = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
         self.last_success: float | None = None
         """Monotonic time of the last answer of any kind but 5xx and 429."""
 
     async def close(self) -> None:
+        for closing in tuple(self._closing):
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -237,7 +241,7 @@ class KubeApi:
                     method, self._server + path, params=params, data=data, headers=headers, timeout=timeout
                 ) as response:
                     if response.status == 401 and attempt == 1:
-                        await self._log_out(session)
+                        self._log_out(session)
                         continue
                     self._note_success(response.status)
                     if response.status >= 400:
@@ -270,10 +274,21 @@ class KubeApi:
                 )
             return self._session
 
-    async def _log_out(self, session: aiohttp.ClientSession) -> None:
-        """Forget credentials that were refused, unless another request already did."""
+    def _log_out(self, session: aiohttp.ClientSession) -> None:
+        """Forget credentials that were refused, unless another request already did.
+
+        The session is closed once the requests that still use it have passed their deadline.
+        """
         if self._session is session:
             self._session = None
+            closing = asyncio.get_running_loop().create_task(self._close_later(session))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _close_later(self, session: aiohttp.ClientSession) -> None:
+        try:
+            await asyncio.sleep(REQUEST_DEADLINE)
+        finally:
             await session.close()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from mafalda_operator.effects.errors import ApiRefused
+from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable
 
 ResultT = TypeVar("ResultT")
 
@@ -90,15 +90,15 @@ class Writers:
         return len(self._heap)
 
     async def run(self) -> None:
-        """Until cancelled; what waits then is cancelled, too."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._count):
-                    group.create_task(self._write())
-        finally:
-            for *_, future in self._heap:
-                future.cancel()
-            self._heap.clear()
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._count):
+                group.create_task(self._write())
+
+    def close(self) -> None:
+        """Cancel what waits."""
+        for *_, future in self._heap:
+            future.cancel()
 
     async def _write(self) -> None:
         while True:
@@ -111,9 +111,16 @@ class Writers:
                 await asyncio.sleep(wait)
             try:
                 result = await job()
-            except asyncio.CancelledError:
-                future.cancel()
-                raise
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    future.cancel()
+                    raise
+                # Not this writer is to end: what the job waited for was cancelled under it.
+                cut = ApiUnavailable("the request was cut off")
+                cut.__cause__ = error
+                if not future.done():
+                    future.set_exception(cut)
             except Exception as error:  # noqa: BLE001  handed to whoever waits for the job
                 self._note(error)
                 if not future.done():
