@@ -77,6 +77,9 @@ class LinkOwner(Protocol):
     def link_down(self, link: RouterName) -> None:
         """The pair is gone."""
 
+    def router_closing(self) -> None:
+        """mediasoup's router has closed; the far end can still be told."""
+
     def routes_received(self, link: RouterName, messages: list[RouteMessage]) -> None: ...
 
 

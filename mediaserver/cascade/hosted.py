@@ -209,7 +209,7 @@ class HostedRouter:
         """End everything of this router; its links are closed by the host afterwards. Idempotent."""
         if self.closed:
             return
-        self._say_goodbye()
+        self.router_closing()
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -224,14 +224,14 @@ class HostedRouter:
         self.on_closed.emit(reason)
         await self._legs.close()
 
-    def _say_goodbye(self) -> None:
+    # -- for its links (LinkOwner) --
+
+    def router_closing(self) -> None:
         """Tell the neighbours that what was attached here has ended, so that they need not wait and see."""
         for effect in self._table.end_all(self._clock()):
             if isinstance(effect, Send):
                 self._outgoing.setdefault(effect.link, []).append(effect.message)
         self._flush()
-
-    # -- for its links (LinkOwner) --
 
     def link_up(self, link: RouterName) -> None:
         if not self.closed:

@@ -5,7 +5,6 @@ smaller router name is the initiator: it makes its pipe transport, asks the othe
 one, and then connects its own. Attempts are numbered; a newer one supersedes an older one, and whatever
 goes wrong closes the side that exists and forgets the attempt. The pair stands for the acceptor when the
 initiator's first route messages of that attempt come.
-
 Losing the connection to the far end leaves a standing pair alone. When it is back, the initiator asks
 whether the far end still has the pair, and otherwise makes a new one.
 """
@@ -331,6 +330,8 @@ class LinkEnd:
 
     def _transport_closed(self, pair: Pair) -> None:
         if self._pair is pair:
+            if self._router.closed:
+                self.owner.router_closing()
             self._discard("its pipe transport closed", tell=True)
 
     def _stalled(self) -> None:

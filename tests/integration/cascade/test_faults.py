@@ -146,6 +146,7 @@ async def test_worker_dies_and_its_router_is_opened_again(cascade: Any) -> None:
     closed: list[str] = []
     site.host.on_router_closed.subscribe(lambda pair: closed.append(pair[1]))
     os.kill(site.pool.slots[0].worker.pid, signal.SIGKILL)
+    killed = time.monotonic()
     await cascade.until(lambda: closed, "the router closed")
     assert a.closed
     with pytest.raises(RouterClosedError):
@@ -153,6 +154,7 @@ async def test_worker_dies_and_its_router_is_opened_again(cascade: Any) -> None:
     assert not site.host.routers
     await cascade.until(lambda: receiver.consumer.closed, "the pipe is gone at the other end")
     await cascade.until(lambda: sender.id not in b.producers and sender.id not in c.producers, "withdrawn")
+    assert time.monotonic() - killed < 2.0  # told by its server, not found out
     await kept.hears()
     await cascade.until(lambda: site.pool.slots[0].worker, "the slot is refilled")
     again = await cascade.router(site, "r-a")
