@@ -137,10 +137,9 @@ class Loop:
         self._memory, self._leading_since = Memory(), self._clock()
         self._planned_everything, self._full_at = False, self._clock()
         while True:
-            ready = self._may_act() and effects.lister.complete
-            await self._sleep(ready=ready)
+            await self._sleep(ready=self._is_ready(effects))
             self.last_turn = self._clock()
-            if not ready:
+            if not self._is_ready(effects):  # asked again: nothing may be taken in that is not planned
                 continue
             try:
                 await self._turn(effects)
@@ -150,6 +149,9 @@ class Loop:
                 self._full_at = self._clock() + _FAILURE_PAUSE  # nothing that it took in may be forgotten
                 self._planned_everything = False
                 await asyncio.sleep(_FAILURE_PAUSE)
+
+    def _is_ready(self, effects: Effects) -> bool:
+        return self._may_act() and effects.lister.complete
 
     async def _sleep(self, *, ready: bool) -> None:
         """Until something is to be planned; a second at most, so that leadership and listing are noticed."""

@@ -109,25 +109,29 @@ class Writers:
             wait = self._limiter.take()
             if wait > 0:
                 await asyncio.sleep(wait)
-            try:
-                result = await job()
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    future.cancel()
-                    raise
-                # Not this writer is to end: what the job waited for was cancelled under it.
-                cut = ApiUnavailable("the request was cut off")
-                cut.__cause__ = error
-                if not future.done():
-                    future.set_exception(cut)
-            except Exception as error:  # noqa: BLE001  handed to whoever waits for the job
-                self._note(error)
-                if not future.done():
-                    future.set_exception(error)
-            else:
-                if not future.done():
-                    future.set_result(result)
+            await self._run_job(job, future)
+
+    async def _run_job(self, job: Callable[[], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
+        """Give the job's result or error to whoever waits for it."""
+        error: Exception
+        try:
+            result = await job()
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                future.cancel()
+                raise
+            error = ApiUnavailable("the request was cut off")  # under the job, and not to end this writer
+            error.__cause__ = cancelled
+        except Exception as raised:  # noqa: BLE001  handed to whoever waits for the job
+            error = raised
+        else:
+            if not future.done():
+                future.set_result(result)
+            return
+        self._note(error)
+        if not future.done():
+            future.set_exception(error)
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, ApiRefused) and error.status == 429:

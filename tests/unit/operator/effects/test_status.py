@@ -65,7 +65,7 @@ class Rig:
 
     async def settle(self) -> None:
         async with asyncio.timeout(10):
-            while list(self.writer.pending):
+            while list(self.writer.pending):  # noqa: ASYNC110  timers and writers end it, not one event
                 await asyncio.sleep(0.005)
 
 
