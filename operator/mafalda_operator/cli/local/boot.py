@@ -1,5 +1,6 @@
 """Starting etcd and kube-apiserver and waiting until they serve."""
 
+import os
 import secrets
 import shutil
 import time
@@ -37,7 +38,10 @@ class ControlPlane:
 
     def spawn_apiserver(self) -> None:
         command = components.apiserver_command(self.binaries, self.paths, self.ports, self.etcd_prefix)
-        ProcessGroup(self.paths.directory).spawn("kube-apiserver", command)
+        environment = {
+            name: value for name, value in components.APISERVER_ENVIRONMENT.items() if name not in os.environ
+        }
+        ProcessGroup(self.paths.directory).spawn("kube-apiserver", command, environment=environment)
 
     def await_ready(self, deadline: float) -> None:
         """Returns when the API server serves; `deadline` is on the monotonic clock. Raises
