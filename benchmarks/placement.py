@@ -49,7 +49,8 @@ class Result:
     ready_ms_p99: float
     ready_ms_max: float
     operator_rss_mib: float
-    operator_rss_peak_mib: float
+    rss_peak_mib: dict[str, float]
+    """By process."""
     operator_plan_seconds: float
     """Spent in the planner."""
     loop_wait_ms_mean: float
@@ -160,7 +161,7 @@ async def measure(made: Rig, scenario: str, count: int, routers: int, rate: floa
         ready_ms_p99=round(_percentile(taken, 99), 1),
         ready_ms_max=round(taken[-1], 1),
         operator_rss_mib=round(after.usage["operator"].rss, 1),
-        operator_rss_peak_mib=round(after.usage["operator"].peak, 1),
+        rss_peak_mib={name: round(usage.peak, 1) for name, usage in sorted(after.usage.items())},
         operator_plan_seconds=round(total(before.operator, after.operator, f"{_OWN}_plan_seconds"), 2),
         loop_wait_ms_mean=means(before.operator, after.operator, f"{_OWN}_loop_wait_seconds").get("", 0.0),
         request_ms_mean=means(before.operator, after.operator, f"{_OWN}_api_request_seconds"),
