@@ -23,8 +23,7 @@ from __future__ import annotations
 from typing import Any, Literal, NewType
 
 from mediaserver.control.contract import WireStruct
-from mediaserver.mediasoup.rtp_parameters import RtpParameters
-from mediaserver.mediasoup.types import SrtpParameters
+from mediaserver.mediasoup import RtpParameters, SrtpParameters
 
 PEER_PROTOCOL = 1
 """Raised when a message here changes so that an older server would misread it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mediaserver.cascade.messages import ParticipantInfo, ProducerInfo, RouteMessage, RouterName
-from mediaserver.mediasoup.rtp_parameters import RtpParameters
+from mediaserver.mediasoup import RtpParameters
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from mediaserver.cascade.messages import (
 from mediaserver.cascade.routes.effects import Effect, Leg, Send, Unserve
 from mediaserver.cascade.routes.joins import JoinTable
 from mediaserver.cascade.routes.paths import PathTable
-from mediaserver.mediasoup.rtp_parameters import RtpParameters
+from mediaserver.mediasoup import RtpParameters
 
 HOLD_SECONDS = 3.0
 """How long an entry without any path stays visible, in case a path returns."""

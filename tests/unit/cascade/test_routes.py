@@ -52,7 +52,7 @@ from mediaserver.cascade.routes import (
     Unproduce,
     Unserve,
 )
-from mediaserver.mediasoup.rtp_parameters import RtpParameters
+from mediaserver.mediasoup import RtpParameters
 
 A, B, C, D = (RouterName(name) for name in "abcd")
 PRUNE = 10.0

@@ -27,7 +27,7 @@ from mediaserver.cascade.routes import (
     Unproduce,
     Unserve,
 )
-from mediaserver.mediasoup.rtp_parameters import RtpParameters
+from mediaserver.mediasoup import RtpParameters
 
 PRUNE = 10.0
 
