@@ -38,20 +38,7 @@ from mafalda_operator.planning import (
     plan,
 )
 
-from mediaserver.control.contract import (
-    Address,
-    LinkEntry,
-    LinkState,
-    Load,
-    PeerAge,
-    PortRange,
-    RouterEntry,
-    RouterState,
-    ServerHello,
-    WorkerLoad,
-    WorkerState,
-    worker_key,
-)
+from mediaserver.control import contract
 
 PARSERS = {
     "MediaCluster": MediaCluster.parse,
@@ -159,8 +146,8 @@ class World:
         pipe_protocol: int = 1,
         instance: str = "",
     ) -> None:
-        states = [WorkerState(slot=slot, state="Running") for slot in range(workers)]
-        hello = ServerHello(
+        states = [contract.WorkerState(slot=slot, state="Running") for slot in range(workers)]
+        hello = contract.ServerHello(
             protocol_version=1,
             cluster_uid="",
             instance_id=instance or f"{key}-1",
@@ -169,18 +156,18 @@ class World:
             worker_version="3.27.1",
             pipe_protocol=pipe_protocol,
             workers=states,
-            control=Address(host=key.name, port=4000),
-            peer=Address(host=key.name, port=4000),
-            participants=Address(host=key.name, port=4001),
-            client=PortRange(host=key.name, port=10000, end_port=10010),
-            pipe=PortRange(host=key.name, port=20000, end_port=20099),
+            control=contract.Address(host=key.name, port=4000),
+            peer=contract.Address(host=key.name, port=4000),
+            participants=contract.Address(host=key.name, port=4001),
+            client=contract.PortRange(host=key.name, port=10000, end_port=10010),
+            pipe=contract.PortRange(host=key.name, port=20000, end_port=20099),
             nonce="",
             proof="",
             zone=zone,
         )
         reported = Reported()
         for state in states:
-            reported.put(worker_key(state.slot), state)
+            reported.put(contract.worker_key(state.slot), state)
         self.dead.discard(key)
         self.views[key] = ServerView(
             key=key,
@@ -189,9 +176,9 @@ class World:
             hello=hello,
             reported=reported,
             report_received=True,
-            load=Load(
+            load=contract.Load(
                 workers=[
-                    WorkerLoad(slot=slot, cpu=0.0, routers=0, producers=0, consumers=0)
+                    contract.WorkerLoad(slot=slot, cpu=0.0, routers=0, producers=0, consumers=0)
                     for slot in range(workers)
                 ],
                 routers={},
@@ -214,7 +201,9 @@ class World:
 
     def fail_worker(self, key: ObjectKey, slot: int) -> None:
         view = self.views[key]
-        view.reported.put(worker_key(slot), WorkerState(slot=slot, state="Failing", reason="died 5 times"))
+        view.reported.put(
+            contract.worker_key(slot), contract.WorkerState(slot=slot, state="Failing", reason="died 5 times")
+        )
         self.scope |= Scope(servers=frozenset({key}))
 
     def refuse(self, key: ObjectKey, reason: str, message: str) -> None:
@@ -231,13 +220,13 @@ class World:
             view = self.views[key]
             assert view.load is not None
             peers = [
-                PeerAge(
+                contract.PeerAge(
                     server=str(other), instance_id=other_view.instance_id, age=self._age(key, other, heard_by)
                 )
                 for other, other_view in self.views.items()
                 if other != key and other_view.last_heard is not None
             ]
-            load = Load(
+            load = contract.Load(
                 workers=view.load.workers, routers={}, peers=peers, free_pipe_ports=view.load.free_pipe_ports
             )
             self.views[key] = replace(view, last_heard=self.now, load=load, load_at=self.now)
@@ -328,8 +317,8 @@ class World:
                 continue
             wanted: dict[str, Any] = {}
             for name, entry in self.book.of(key).items():
-                if isinstance(entry, RouterEntry):
-                    wanted[name] = RouterState(
+                if isinstance(entry, contract.RouterEntry):
+                    wanted[name] = contract.RouterState(
                         namespace=entry.namespace,
                         name=entry.name,
                         session_uid=entry.session_uid,
@@ -337,8 +326,8 @@ class World:
                         ready=True,
                         id=f"id-{entry.uid}",
                     )
-                elif isinstance(entry, LinkEntry):
-                    wanted[name] = LinkState(
+                elif isinstance(entry, contract.LinkEntry):
+                    wanted[name] = contract.LinkState(
                         namespace=entry.namespace,
                         local_router=entry.local_router,
                         remote_router=entry.remote_router,
