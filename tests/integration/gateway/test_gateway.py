@@ -227,6 +227,15 @@ async def test_participants_come_through(world: World, session: aiohttp.ClientSe
     assert "token=" not in world.gateway.text
 
 
+async def test_a_participant_that_vanishes(world: World, session: aiohttp.ClientSession) -> None:
+    """Under uvloop, too, the server sees a broken line."""
+    socket, index = await world.admitted(session)
+    socket._response.connection.transport.abort()  # type: ignore[union-attr]
+    arrival = world.participants[index].arrivals[0]
+    await asyncio.wait_for(arrival.ended.wait(), 5)
+    assert arrival.code == 1006
+
+
 async def test_changes_are_followed(world: World, session: aiohttp.ClientSession) -> None:
     await world.admitted(session)
     new = b"n" * 32
