@@ -117,6 +117,11 @@ class Channel:
         """Requests sent and not answered yet."""
         return len(self._pending)
 
+    @property
+    def congested(self) -> bool:
+        """Whether more waits to be sent than the worker may fall behind by."""
+        return self._writer.congested
+
     def subscribe(self, handler_id: str, handler: NotificationHandler) -> None:
         """Sends the notifications about the object `handler_id` to `handler` from now on."""
         self._handlers[handler_id] = handler

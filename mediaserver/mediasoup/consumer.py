@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from . import reports
+from . import stream_reports as reports
 from ._fbs import consumer as fbs
 from ._fbs import transport as fbs_transport
 from .convert_stream import consumer_dump, consumer_score, layers_from_fbs, layers_to_fbs, stream_stats
+from .convert_trace import CONSUMER_TRACE_NAMES, consumer_trace, trace_types_to_fbs
 from .errors import CloseReason, InvalidArgumentError
-from .events import Event
+from .events import EventSlot
 from .messages import Body, Method
 from .messages import Event as WorkerEvent
 from .node import Node
 from .rtp_parameters import MediaKind, RtpParameters
+from .traces import ConsumerTraceEventData, ConsumerTraceEventType
 from .types import AppData, ConsumerId, ConsumerLayers, ConsumerScore, ConsumerType, ProducerId
 
 if TYPE_CHECKING:
+    from .observers import ConsumerObserver
     from .transport import Transport
 
 BEST_SCORE: Final = ConsumerScore(score=10, producer_score=10, producer_scores=[])
@@ -31,6 +35,22 @@ class Consumer(Node):
 
     KIND = "Consumer"
     CHILDREN_REASON = CloseReason.CLOSED
+
+    on_transport_close = EventSlot[CloseReason]()
+    """Comes before `on_close` when the transport, or a parent of it, was closed."""
+    on_producer_close = EventSlot[None]()
+    on_producer_pause = EventSlot[None]()
+    on_producer_resume = EventSlot[None]()
+    on_pause = EventSlot[None]()
+    """Media stopped: `pause()` here, or the producer was paused while this was not."""
+    on_resume = EventSlot[None]()
+    on_score = EventSlot[ConsumerScore]()
+    on_layers_change = EventSlot[ConsumerLayers | None]()
+    """The layers now sent; None when none are."""
+    on_trace = EventSlot[ConsumerTraceEventData]()
+    """What `enable_trace_event` asked for."""
+    on_rtp = EventSlot[bytes]()
+    """An RTP packet; on a DirectTransport only."""
 
     def __init__(
         self,
@@ -47,7 +67,7 @@ class Consumer(Node):
         super().__init__(
             id=id, channel=transport._channel, hook=transport._hook, parents=(transport,), app_data=app_data
         )
-        self._transport_id = transport.id
+        self._transport = transport
         self._producer_id = producer_id
         self._kind: MediaKind = kind
         self._type: ConsumerType = type
@@ -59,17 +79,6 @@ class Consumer(Node):
         self._preferred_layers = layers_from_fbs(status.preferred_layers)
         self._current_layers: ConsumerLayers | None = None
         self._priority = 1
-        self.on_transport_close: Event[CloseReason] = self._event("on_transport_close")
-        """Comes before `on_close` when the transport, or a parent of it, was closed."""
-        self.on_producer_close: Event[None] = self._event("on_producer_close")
-        self.on_producer_pause: Event[None] = self._event("on_producer_pause")
-        self.on_producer_resume: Event[None] = self._event("on_producer_resume")
-        self.on_pause: Event[None] = self._event("on_pause")
-        """Media stopped: `pause()` here, or the producer was paused while this was not."""
-        self.on_resume: Event[None] = self._event("on_resume")
-        self.on_score: Event[ConsumerScore] = self._event("on_score")
-        self.on_layers_change: Event[ConsumerLayers | None] = self._event("on_layers_change")
-        """The layers now sent; None when none are."""
 
     @property
     def id(self) -> ConsumerId:
@@ -117,6 +126,10 @@ class Consumer(Node):
     @property
     def current_layers(self) -> ConsumerLayers | None:
         return self._current_layers
+
+    @property
+    def observer(self) -> ConsumerObserver:
+        return self
 
     async def dump(self) -> reports.ConsumerDump:
         return await self._request(
@@ -174,10 +187,21 @@ class Consumer(Node):
         """Asks the producer's endpoint for a key frame (RTCP PLI or FIR); no effect on audio."""
         await self._request(Method.CONSUMER_REQUEST_KEY_FRAME)
 
+    async def enable_trace_event(self, types: Sequence[ConsumerTraceEventType] = ()) -> None:
+        """Which `on_trace` events to send from now on; none if empty.
+
+        Raises InvalidArgumentError for a type that consumers don't have.
+        """
+        request = fbs.EnableTraceEventRequest(events=trace_types_to_fbs(CONSUMER_TRACE_NAMES, types))
+        await self._request(Method.CONSUMER_ENABLE_TRACE_EVENT, request)
+
+    def _announce(self) -> None:
+        self._transport.on_new_consumer.emit(self)
+
     def _tell_worker(self) -> None:
         self._channel.post(
             Method.TRANSPORT_CLOSE_CONSUMER,
-            self._transport_id,
+            self._transport.id,
             fbs_transport.CloseConsumerRequest(consumer_id=self._id),
         )
 
@@ -188,7 +212,9 @@ class Consumer(Node):
             self.on_transport_close.emit(reason)
 
     def _on_notification(self, event: int, body: Body) -> None:
-        if event == WorkerEvent.CONSUMER_SCORE:
+        if event == WorkerEvent.CONSUMER_RTP:
+            self.on_rtp.emit(body.read(fbs.RtpNotification).data)
+        elif event == WorkerEvent.CONSUMER_SCORE:
             self._score = consumer_score(body.read(fbs.ScoreNotification).score)
             self.on_score.emit(self._score)
         elif event == WorkerEvent.CONSUMER_LAYERS_CHANGE:
@@ -200,6 +226,8 @@ class Consumer(Node):
             self._set_producer_paused(False)
         elif event == WorkerEvent.CONSUMER_PRODUCER_CLOSE:
             self._close(CloseReason.PRODUCER_CLOSED)
+        elif event == WorkerEvent.CONSUMER_TRACE:
+            self.on_trace.emit(consumer_trace(body.read(fbs.TraceNotification)))
 
     def _set_producer_paused(self, paused: bool) -> None:
         if self._producer_paused == paused:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from . import reports
+from . import stream_reports as reports
 from ._fbs import consumer as fbs_consumer
 from ._fbs import producer as fbs_producer
-from ._fbs import rtp_stream
+from ._fbs import rtp_stream, rtx_stream
 from .convert_rtp import encodings_from_fbs, rtp_mapping_from_fbs, rtp_parameters_from_fbs
+from .convert_trace import CONSUMER_TRACE_NAMES, PRODUCER_TRACE_NAMES, trace_types_from_fbs
 from .enums import KIND_NAMES, TYPE_NAMES, named
 from .flatbuffer import unexpected
 from .types import (
@@ -34,6 +35,7 @@ def producer_dump(dump: fbs_producer.DumpResponse) -> reports.ProducerDump:
         rtp_parameters=rtp_parameters_from_fbs(dump.rtp_parameters),
         rtp_mapping=rtp_mapping_from_fbs(dump.rtp_mapping),
         rtp_streams=[_stream_dump(stream) for stream in dump.rtp_streams],
+        trace_event_types=trace_types_from_fbs(PRODUCER_TRACE_NAMES, dump.trace_event_types),
         paused=dump.paused,
     )
 
@@ -49,6 +51,7 @@ def consumer_dump(dump: fbs_consumer.ConsumerDump) -> reports.ConsumerDump:
         consumable_rtp_encodings=encodings_from_fbs(base.consumable_rtp_encodings),
         supported_codec_payload_types=base.supported_codec_payload_types,
         rtp_streams=[_stream_dump(stream) for stream in dump.rtp_streams],
+        trace_event_types=trace_types_from_fbs(CONSUMER_TRACE_NAMES, base.trace_event_types),
         paused=base.paused,
         producer_paused=base.producer_paused,
         priority=base.priority,
@@ -64,23 +67,40 @@ def consumer_dump(dump: fbs_consumer.ConsumerDump) -> reports.ConsumerDump:
 def _stream_dump(dump: rtp_stream.Dump) -> reports.RtpStreamDump:
     params = dump.params
     return reports.RtpStreamDump(
-        encoding_idx=params.encoding_idx,
-        ssrc=params.ssrc,
-        payload_type=params.payload_type,
-        mime_type=params.mime_type,
-        clock_rate=params.clock_rate,
-        rid=params.rid or None,
-        cname=params.cname,
-        rtx_ssrc=params.rtx_ssrc,
-        rtx_payload_type=params.rtx_payload_type,
-        use_nack=params.use_nack,
-        use_pli=params.use_pli,
-        use_fir=params.use_fir,
-        use_in_band_fec=params.use_in_band_fec,
-        use_dtx=params.use_dtx,
-        spatial_layers=params.spatial_layers,
-        temporal_layers=params.temporal_layers,
+        params=reports.RtpStreamParametersDump(
+            encoding_idx=params.encoding_idx,
+            ssrc=params.ssrc,
+            payload_type=params.payload_type,
+            mime_type=params.mime_type,
+            clock_rate=params.clock_rate,
+            rid=params.rid or None,
+            cname=params.cname,
+            rtx_ssrc=params.rtx_ssrc,
+            rtx_payload_type=params.rtx_payload_type,
+            use_nack=params.use_nack,
+            use_pli=params.use_pli,
+            use_fir=params.use_fir,
+            use_in_band_fec=params.use_in_band_fec,
+            use_dtx=params.use_dtx,
+            spatial_layers=params.spatial_layers,
+            temporal_layers=params.temporal_layers,
+        ),
         score=dump.score,
+        rtx_stream=None if dump.rtx_stream is None else _rtx_stream_dump(dump.rtx_stream),
+    )
+
+
+def _rtx_stream_dump(dump: rtx_stream.RtxDump) -> reports.RtxStreamDump:
+    params = dump.params
+    return reports.RtxStreamDump(
+        params=reports.RtxStreamParameters(
+            ssrc=params.ssrc,
+            payload_type=params.payload_type,
+            mime_type=params.mime_type,
+            clock_rate=params.clock_rate,
+            rrid=params.rrid or None,
+            cname=params.cname,
+        )
     )
 
 

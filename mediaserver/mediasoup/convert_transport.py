@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from . import reports
-from ._fbs import pipe_transport, plain_transport, web_rtc_transport
+from ._fbs import direct_transport, pipe_transport, plain_transport, web_rtc_transport
 from ._fbs import sctp_parameters as fbs_sctp
 from ._fbs import srtp_parameters as fbs_srtp
 from ._fbs import transport as fbs
+from .convert_trace import TRANSPORT_TRACE_NAMES, trace_types_from_fbs
 from .enums import (
     DTLS_ROLE_NAMES,
     DTLS_STATE_NAMES,
@@ -24,6 +25,8 @@ from .enums import (
 )
 from .types import (
     ConsumerId,
+    DataConsumerId,
+    DataProducerId,
     DtlsFingerprint,
     DtlsParameters,
     IceCandidate,
@@ -176,8 +179,8 @@ def _base_dump(base: fbs.Dump) -> dict[str, Any]:
         "map_rtx_ssrc_consumer_id": {
             entry.key: ConsumerId(entry.value) for entry in base.map_rtx_ssrc_consumer_id
         },
-        "data_producer_ids": base.data_producer_ids,
-        "data_consumer_ids": base.data_consumer_ids,
+        "data_producer_ids": [DataProducerId(id) for id in base.data_producer_ids],
+        "data_consumer_ids": [DataConsumerId(id) for id in base.data_consumer_ids],
         "recv_rtp_header_extensions": reports.RecvRtpHeaderExtensions(
             mid=extensions.mid,
             rid=extensions.rid,
@@ -199,6 +202,13 @@ def _base_dump(base: fbs.Dump) -> dict[str, Any]:
             negotiated_max_outbound_streams=negotiated.negotiated_max_outbound_streams,
             negotiated_max_inbound_streams=negotiated.negotiated_max_inbound_streams,
         ),
+        "sctp_listener": base.sctp_listener
+        and reports.SctpListenerDump(
+            stream_id_table={
+                entry.key: DataProducerId(entry.value) for entry in base.sctp_listener.stream_id_table
+            }
+        ),
+        "trace_event_types": trace_types_from_fbs(TRANSPORT_TRACE_NAMES, base.trace_event_types),
     }
 
 
@@ -238,6 +248,10 @@ def pipe_dump(dump: pipe_transport.DumpResponse) -> reports.PipeTransportDump:
     )
 
 
+def direct_dump(dump: direct_transport.DumpResponse) -> reports.DirectTransportDump:
+    return reports.DirectTransportDump(**_base_dump(dump.base))
+
+
 def _base_stats(base: fbs.Stats) -> dict[str, Any]:
     values = {name: getattr(base, name) for name in reports.TransportStats.__struct_fields__}
     values["sctp_state"] = sctp_state_from_fbs(base.sctp_state)
@@ -270,3 +284,7 @@ def pipe_stats(stats: pipe_transport.GetStatsResponse) -> reports.PipeTransportS
     return reports.PipeTransportStats(
         **_base_stats(stats.base), type="pipe-transport", tuple=tuple_from_fbs(stats.tuple)
     )
+
+
+def direct_stats(stats: direct_transport.GetStatsResponse) -> reports.DirectTransportStats:
+    return reports.DirectTransportStats(**_base_stats(stats.base), type="direct-transport")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -58,6 +59,15 @@ class Event(Generic[T]):
         unsubscribe = self.subscribe(first)
         return unsubscribe
 
+    async def wait(self, timeout: float) -> T:
+        """The next value. Raises TimeoutError without one within `timeout` seconds."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        unsubscribe = self.subscribe(lambda value: None if future.done() else future.set_result(value))
+        try:
+            return await asyncio.wait_for(future, timeout)
+        finally:
+            unsubscribe()
+
     def emit(self, value: T) -> None:
         """Calls the handlers. For the owner of the event."""
         if not self._handlers:
@@ -72,3 +82,32 @@ class Event(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Event {self.name}, {len(self._handlers or ())} handlers>"
+
+
+class Emitter(Protocol):
+    """What has events: an object with a kind, for their names, and the hook for failing handlers."""
+
+    KIND: ClassVar[str]
+    _hook: ErrorHook
+    __dict__: dict[str, Any]
+
+
+class EventSlot(Generic[T]):
+    """Declares an event in a class body; the Event itself is made when somebody first looks at it.
+
+    Most events of most objects never get a handler, so those cost nothing.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, obj: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, obj: Emitter, owner: type) -> Event[T]: ...
+    def __get__(self, obj: Emitter | None, owner: type) -> Self | Event[T]:
+        if obj is None:
+            return self
+        event: Event[T] = Event(f"{obj.KIND}.{self._name}", obj._hook)
+        obj.__dict__[self._name] = event  # found there from now on, before this descriptor
+        return event

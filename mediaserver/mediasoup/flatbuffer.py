@@ -11,7 +11,7 @@ UnicodeDecodeError (`READ_ERRORS`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct, error, pack
 from typing import ClassVar, Final, NoReturn, Protocol, Self, TypeVar
 
@@ -50,6 +50,7 @@ class _Readable(Protocol):
 
 
 R = TypeVar("R", bound=_Readable)
+B = TypeVar("B", bound=Table)
 
 
 def align(b: bytearray, size: int) -> None:
@@ -101,8 +102,25 @@ def write_strings(b: bytearray, values: Sequence[str]) -> int:
     return pos
 
 
+class PackedTables(list[B]):
+    """Tables that have been written before: appending them to a message is a copy. Not to be changed."""
+
+    __slots__ = ("packed",)
+
+    def __init__(self, tables: Iterable[B]) -> None:
+        super().__init__(tables)
+        out = bytearray()
+        write_tables(out, list(self))
+        self.packed = bytes(out)
+
+
 def write_tables(b: bytearray, values: Sequence[Table]) -> int:
     """Appends a vector of tables; returns its position."""
+    if type(values) is PackedTables:
+        align(b, 8)
+        pos = len(b)
+        b += values.packed
+        return pos
     pos = _write_vector(b, len(values))
     for slot, value in enumerate(values):
         link(b, pos + 4 + 4 * slot, value.write(b))

@@ -9,18 +9,28 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from .channel import Channel
-from .errors import ClosedError, CloseReason, RequestTimeoutError
-from .events import ErrorHook, Event
+from .errors import (
+    ChannelOverflowError,
+    ClosedError,
+    CloseReason,
+    InvalidArgumentError,
+    RequestTimeoutError,
+)
+from .events import ErrorHook, EventSlot
 from .flatbuffer import Table
-from .messages import Body, Method
+from .messages import MAX_MESSAGE, Body, Event, Method
 from .types import AppData
 
 T = TypeVar("T")
-E = TypeVar("E")
+N = TypeVar("N", bound="Node")
 Undo = tuple[Method, Table]
+
+
+_MAX_PAYLOAD: Final = MAX_MESSAGE - 4096
+"""Bytes of a payload that surely fit into one message."""
 
 
 def new_id() -> str:
@@ -39,6 +49,8 @@ class Node:
     CHILDREN_REASON: ClassVar[CloseReason]
     """What this object's children see when `close()` is called on it."""
 
+    on_close = EventSlot[CloseReason]()
+
     def __init__(
         self,
         *,
@@ -56,7 +68,6 @@ class Node:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._close_reason: CloseReason | None = None
         self.app_data: AppData = {} if app_data is None else app_data
-        self.on_close: Event[CloseReason] = self._event("on_close")
         for parent in parents:
             parent._children[id] = self
         channel.subscribe(id, self._on_notification)
@@ -118,8 +129,8 @@ class Node:
     def _on_notification(self, event: int, body: Body) -> None:
         """Handles what the worker says about this object; events of a newer worker are ignored."""
 
-    def _event(self, name: str) -> Event[E]:
-        return Event(f"{self.KIND}.{name}", self._hook)
+    def _announce(self) -> None:
+        """Emits the events by which parents tell of a new child; runs once, when the child is complete."""
 
     def _check_open(self) -> None:
         if self._close_reason is not None:
@@ -142,20 +153,44 @@ class Node:
         finally:
             self._waiting.discard(future)
 
+    def _send(self, event: Event, body: Table, payload: bytes) -> None:
+        """Sends a notification with a payload to the worker's object.
+
+        Raises ClosedError, InvalidArgumentError for a payload that fits no message, and
+        ChannelOverflowError when the worker has stopped reading.
+        """
+        self._check_open()
+        check_payload(payload)
+        if self._channel.congested:
+            raise ChannelOverflowError(f"the worker has stopped reading; {event.name} was not sent")
+        self._channel.notify(event, self._id, body)
+
     async def _create(
-        self, method: Method, body: Table, build: Callable[[Body], T], *, child_id: str, undo: Undo
-    ) -> T:
+        self, method: Method, body: Table, build: Callable[[Body], N], *, child_id: str, undo: Undo
+    ) -> N:
         """Asks the worker to make a child of this object.
 
         `build` makes ours from the answer at the moment that it arrives, so that no notification is
         missed. If the caller does not wait to the end, or the deadline passes, `undo` closes what the
         worker may have made.
         """
+
+        def built(body: Body) -> N:
+            child = build(body)
+            child._announce()
+            return child
+
         try:
-            return await self._request(method, body, build)
+            return await self._request(method, body, built)
         except (asyncio.CancelledError, RequestTimeoutError):
             if child_id in self._children:
                 self._children[child_id].close()
             elif not self.closed:
                 self._channel.post(undo[0], self._id, undo[1])
             raise
+
+
+def check_payload(payload: bytes) -> None:
+    """Raises InvalidArgumentError for what fits into no message to the worker."""
+    if len(payload) > _MAX_PAYLOAD:
+        raise InvalidArgumentError(f"{len(payload)} bytes are too many; a message holds {_MAX_PAYLOAD}")

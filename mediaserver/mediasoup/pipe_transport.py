@@ -18,7 +18,8 @@ from .transport import Transport, random_ssrc
 from .types import AppData, ProducerId, SrtpParameters, TransportId, TransportTuple
 
 if TYPE_CHECKING:
-    from .router import Router
+    from .observers import PipeTransportObserver
+    from .router_transports import RouterTransports
 
 
 class PipeTransport(Transport):
@@ -34,12 +35,16 @@ class PipeTransport(Transport):
     TYPE = "pipe"
 
     def __init__(
-        self, router: Router, *, id: TransportId, dump: PipeTransportDump, app_data: AppData | None
+        self, router: RouterTransports, *, id: TransportId, dump: PipeTransportDump, app_data: AppData | None
     ) -> None:
         super().__init__(router, id=id, dump=dump, parents=(router,), app_data=app_data)
         self._tuple = dump.tuple
         self._rtx = dump.rtx
         self._srtp_parameters = dump.srtp_parameters
+
+    @property
+    def observer(self) -> PipeTransportObserver:
+        return self
 
     @property
     def tuple(self) -> TransportTuple:

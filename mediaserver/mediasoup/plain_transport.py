@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ._fbs import plain_transport as fbs
 from .convert_transport import plain_dump, plain_stats, srtp_from_fbs, srtp_to_fbs, tuple_from_fbs
-from .events import Event
+from .events import EventSlot
 from .messages import Body, Method
 from .messages import Event as WorkerEvent
 from .reports import PlainTransportDump, PlainTransportStats
@@ -14,7 +14,8 @@ from .transport import EndpointTransport
 from .types import AppData, SrtpParameters, TransportId, TransportTuple
 
 if TYPE_CHECKING:
-    from .router import Router
+    from .observers import PlainTransportObserver
+    from .router_transports import RouterTransports
 
 
 class PlainTransport(EndpointTransport):
@@ -27,8 +28,12 @@ class PlainTransport(EndpointTransport):
     KIND = "PlainTransport"
     TYPE = "plain"
 
+    on_tuple = EventSlot[TransportTuple]()
+    """With `comedia`: the remote address became known."""
+    on_rtcp_tuple = EventSlot[TransportTuple]()
+
     def __init__(
-        self, router: Router, *, id: TransportId, dump: PlainTransportDump, app_data: AppData | None
+        self, router: RouterTransports, *, id: TransportId, dump: PlainTransportDump, app_data: AppData | None
     ) -> None:
         super().__init__(router, id=id, dump=dump, parents=(router,), app_data=app_data)
         self._rtcp_mux = dump.rtcp_mux
@@ -36,9 +41,10 @@ class PlainTransport(EndpointTransport):
         self._tuple = dump.tuple
         self._rtcp_tuple = dump.rtcp_tuple
         self._srtp_parameters = dump.srtp_parameters
-        self.on_tuple: Event[TransportTuple] = self._event("on_tuple")
-        """With `comedia`: the remote address became known."""
-        self.on_rtcp_tuple: Event[TransportTuple] = self._event("on_rtcp_tuple")
+
+    @property
+    def observer(self) -> PlainTransportObserver:
+        return self
 
     @property
     def rtcp_mux(self) -> bool:

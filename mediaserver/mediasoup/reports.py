@@ -6,10 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from .rtp_parameters import MediaKind, RtpEncodingParameters, RtpParameters
+from .traces import TransportTraceEventType
 from .types import (
     ConsumerId,
-    ConsumerType,
+    DataConsumerId,
+    DataProducerId,
     DtlsParameters,
     DtlsState,
     IceCandidate,
@@ -17,8 +18,8 @@ from .types import (
     IceRole,
     IceState,
     ProducerId,
-    ProducerType,
     RouterId,
+    RtpObserverId,
     SctpNegotiatedCapabilities,
     SctpParameters,
     SctpState,
@@ -29,11 +30,11 @@ from .types import (
 )
 
 
-class _Report(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
     """Base: immutable, camelCase when encoded, absent optional fields omitted."""
 
 
-class WorkerDump(_Report, frozen=True, kw_only=True):
+class WorkerDump(Report, frozen=True, kw_only=True):
     pid: int
     webrtc_server_ids: list[WebRtcServerId] = msgspec.field(name="webRtcServerIds")
     router_ids: list[RouterId]
@@ -41,12 +42,12 @@ class WorkerDump(_Report, frozen=True, kw_only=True):
     channel_notification_handlers: list[str]
 
 
-class IpPort(_Report, frozen=True, kw_only=True):
+class IpPort(Report, frozen=True, kw_only=True):
     ip: str
     port: int
 
 
-class WebRtcServerDump(_Report, frozen=True, kw_only=True):
+class WebRtcServerDump(Report, frozen=True, kw_only=True):
     """`local_ice_username_fragments` maps an ICE user name to the transport that it leads to."""
 
     id: WebRtcServerId
@@ -56,18 +57,18 @@ class WebRtcServerDump(_Report, frozen=True, kw_only=True):
     local_ice_username_fragments: dict[str, TransportId]
 
 
-class RouterDump(_Report, frozen=True, kw_only=True):
+class RouterDump(Report, frozen=True, kw_only=True):
     id: RouterId
     transport_ids: list[TransportId]
-    rtp_observer_ids: list[str]
+    rtp_observer_ids: list[RtpObserverId]
     map_producer_id_consumer_ids: dict[ProducerId, list[ConsumerId]]
     map_consumer_id_producer_id: dict[ConsumerId, ProducerId]
-    map_producer_id_observer_ids: dict[ProducerId, list[str]]
-    map_data_producer_id_data_consumer_ids: dict[str, list[str]]
-    map_data_consumer_id_data_producer_id: dict[str, str]
+    map_producer_id_observer_ids: dict[ProducerId, list[RtpObserverId]]
+    map_data_producer_id_data_consumer_ids: dict[DataProducerId, list[DataConsumerId]]
+    map_data_consumer_id_data_producer_id: dict[DataConsumerId, DataProducerId]
 
 
-class RecvRtpHeaderExtensions(_Report, frozen=True, kw_only=True):
+class RecvRtpHeaderExtensions(Report, frozen=True, kw_only=True):
     """Ids of the header extensions that the transport reads by itself."""
 
     mid: int | None = None
@@ -77,7 +78,7 @@ class RecvRtpHeaderExtensions(_Report, frozen=True, kw_only=True):
     transport_wide_cc01: int | None = None
 
 
-class RtpListenerDump(_Report, frozen=True, kw_only=True):
+class RtpListenerDump(Report, frozen=True, kw_only=True):
     """How a received packet finds its producer."""
 
     ssrc_table: dict[int, ProducerId]
@@ -85,21 +86,29 @@ class RtpListenerDump(_Report, frozen=True, kw_only=True):
     rid_table: dict[str, ProducerId]
 
 
-class TransportDump(_Report, frozen=True, kw_only=True):
+class SctpListenerDump(Report, frozen=True, kw_only=True):
+    """How a received message finds its data producer: by its SCTP stream."""
+
+    stream_id_table: dict[int, DataProducerId]
+
+
+class TransportDump(Report, frozen=True, kw_only=True):
     id: TransportId
     producer_ids: list[ProducerId]
     consumer_ids: list[ConsumerId]
     map_ssrc_consumer_id: dict[int, ConsumerId]
     map_rtx_ssrc_consumer_id: dict[int, ConsumerId]
-    data_producer_ids: list[str]
-    data_consumer_ids: list[str]
+    data_producer_ids: list[DataProducerId]
+    data_consumer_ids: list[DataConsumerId]
     recv_rtp_header_extensions: RecvRtpHeaderExtensions
     rtp_listener: RtpListenerDump
     max_send_message_size: int
     max_receive_message_size: int
+    trace_event_types: list[TransportTraceEventType]
     sctp_parameters: SctpParameters | None = None
     sctp_state: SctpState | None = None
     sctp_negotiated_capabilities: SctpNegotiatedCapabilities | None = None
+    sctp_listener: SctpListenerDump | None = None
 
 
 class WebRtcTransportDump(TransportDump, frozen=True, kw_only=True):
@@ -126,7 +135,11 @@ class PipeTransportDump(TransportDump, frozen=True, kw_only=True):
     srtp_parameters: SrtpParameters | None = None
 
 
-class TransportStats(_Report, frozen=True, kw_only=True):
+class DirectTransportDump(TransportDump, frozen=True, kw_only=True):
+    """Nothing more than every transport has."""
+
+
+class TransportStats(Report, frozen=True, kw_only=True):
     """Counters since creation and current rates. `rtp_packet_loss_*` is a fraction from 0 to 1."""
 
     transport_id: TransportId
@@ -176,102 +189,23 @@ class PipeTransportStats(TransportStats, frozen=True, kw_only=True):
     tuple: TransportTuple
 
 
-class RtpStreamStats(_Report, frozen=True, kw_only=True):
-    """One RTP stream. `jitter` in RTP clock units, `round_trip_time` in ms, `fraction_lost` of 256."""
-
-    type: Literal["inbound-rtp", "outbound-rtp"]
-    timestamp: int
-    ssrc: int
-    kind: MediaKind
-    mime_type: str
-    packets_lost: int
-    fraction_lost: int
-    jitter: int
-    packets_discarded: int
-    packets_retransmitted: int
-    packets_repaired: int
-    nack_count: int
-    nack_packet_count: int
-    pli_count: int
-    fir_count: int
-    round_trip_time: float
-    score: int
-    packet_count: int
-    byte_count: int
-    bitrate: int
-    rid: str | None = None
-    rtx_ssrc: int | None = None
-    rtx_packets_discarded: int | None = None
-    bitrate_by_layer: dict[str, int] = {}
+class DirectTransportStats(TransportStats, frozen=True, kw_only=True):
+    type: Literal["direct-transport"]
 
 
-class RtpStreamDump(_Report, frozen=True, kw_only=True):
-    """One RTP stream as the worker sees it."""
-
-    encoding_idx: int
-    ssrc: int
-    payload_type: int
-    mime_type: str
-    clock_rate: int
-    cname: str
-    use_nack: bool
-    use_pli: bool
-    use_fir: bool
-    use_in_band_fec: bool
-    use_dtx: bool
-    spatial_layers: int
-    temporal_layers: int
-    score: int
-    rid: str | None = None
-    rtx_ssrc: int | None = None
-    rtx_payload_type: int | None = None
-
-
-class CodecMapping(_Report, frozen=True, kw_only=True):
+class CodecMapping(Report, frozen=True, kw_only=True):
     payload_type: int
     mapped_payload_type: int
 
 
-class EncodingMapping(_Report, frozen=True, kw_only=True):
+class EncodingMapping(Report, frozen=True, kw_only=True):
     mapped_ssrc: int
     ssrc: int | None = None
     rid: str | None = None
 
 
-class RtpMapping(_Report, frozen=True, kw_only=True):
+class RtpMapping(Report, frozen=True, kw_only=True):
     """What the router replaces in a producer's packets before consumers see them."""
 
     codecs: list[CodecMapping]
     encodings: list[EncodingMapping]
-
-
-class ProducerDump(_Report, frozen=True, kw_only=True):
-    id: ProducerId
-    kind: MediaKind
-    type: ProducerType
-    rtp_parameters: RtpParameters
-    rtp_mapping: RtpMapping
-    rtp_streams: list[RtpStreamDump]
-    paused: bool
-
-
-class ConsumerDump(_Report, frozen=True, kw_only=True):
-    """Layers are counted from 0, -1 meaning none; absent for consumers without layers."""
-
-    id: ConsumerId
-    producer_id: ProducerId
-    kind: MediaKind
-    type: ConsumerType
-    rtp_parameters: RtpParameters
-    consumable_rtp_encodings: list[RtpEncodingParameters]
-    supported_codec_payload_types: list[int]
-    rtp_streams: list[RtpStreamDump]
-    paused: bool
-    producer_paused: bool
-    priority: int
-    preferred_spatial_layer: int | None = None
-    target_spatial_layer: int | None = None
-    current_spatial_layer: int | None = None
-    preferred_temporal_layer: int | None = None
-    target_temporal_layer: int | None = None
-    current_temporal_layer: int | None = None

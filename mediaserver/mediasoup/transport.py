@@ -8,36 +8,31 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from . import ortc
-from ._fbs import router as fbs_router
 from ._fbs import transport as fbs
 from .consumer import Consumer
 from .convert_rtp import encodings_to_fbs, rtp_mapping_to_fbs, rtp_parameters_to_fbs
 from .convert_stream import layers_to_fbs, producer_type_from_fbs
-from .convert_transport import sctp_state_from_fbs
 from .enums import KIND_NAMES, TYPE_NAMES
-from .errors import CloseReason, InvalidArgumentError, NotFoundError
-from .events import Event
+from .errors import InvalidArgumentError, NotFoundError
+from .events import EventSlot
 from .messages import Body, Method
-from .messages import Event as WorkerEvent
 from .node import Node, new_id
 from .producer import Producer
-from .reports import TransportDump, TransportStats
+from .reports import TransportDump
 from .rtp_parameters import MediaKind, RtpCapabilities, RtpEncodingParameters, RtpParameters
+from .transport_data import DataTransport
 from .types import (
     AppData,
     ConsumerId,
     ConsumerLayers,
     ConsumerType,
     ProducerId,
-    SctpNegotiatedCapabilities,
-    SctpParameters,
-    SctpState,
     TransportId,
-    TransportType,
 )
 
 if TYPE_CHECKING:
-    from .router import Router
+    from .observers import TransportObserver
+    from .router_transports import RouterTransports
 
 _MAX_MID: Final = 100_000_000
 """mediasoup sends at most 8 bytes of MID."""
@@ -48,55 +43,28 @@ def random_ssrc() -> int:
     return random.randint(100_000_000, 999_999_999)
 
 
-class Transport(Node):
+class Transport(DataTransport):
     """A connection of a router with the outside; see the kinds of transport."""
 
-    CHILDREN_REASON = CloseReason.TRANSPORT_CLOSED
-    TYPE: TransportType
+    on_new_producer = EventSlot[Producer]()
+    on_new_consumer = EventSlot[Consumer]()
 
     def __init__(
         self,
-        router: Router,
+        router: RouterTransports,
         *,
         id: TransportId,
         dump: TransportDump,
         parents: tuple[Node, ...],
         app_data: AppData | None,
     ) -> None:
-        super().__init__(
-            id=id, channel=router._channel, hook=router._hook, parents=parents, app_data=app_data
-        )
-        self._router = router
-        self._sctp_parameters = dump.sctp_parameters
-        self._sctp_state = dump.sctp_state
-        self._sctp_negotiated_capabilities: SctpNegotiatedCapabilities | None = None
+        super().__init__(router, id=id, dump=dump, parents=parents, app_data=app_data)
         self._cname: str | None = None
         self._next_mid = 0
-        self.on_router_close: Event[CloseReason] = self._event("on_router_close")
-        """Comes before `on_close` when the router or worker was closed, or the worker died."""
-        self.on_sctp_state_change: Event[SctpState] = self._event("on_sctp_state_change")
 
     @property
-    def id(self) -> TransportId:
-        return TransportId(self._id)
-
-    @property
-    def type(self) -> TransportType:
-        return self.TYPE
-
-    @property
-    def sctp_parameters(self) -> SctpParameters | None:
-        """None without `enable_sctp`."""
-        return self._sctp_parameters
-
-    @property
-    def sctp_state(self) -> SctpState | None:
-        return self._sctp_state
-
-    @property
-    def sctp_negotiated_capabilities(self) -> SctpNegotiatedCapabilities | None:
-        """None until the SCTP association is up."""
-        return self._sctp_negotiated_capabilities
+    def observer(self) -> TransportObserver:
+        return self
 
     @property
     def producers(self) -> list[Producer]:
@@ -105,29 +73,6 @@ class Transport(Node):
     @property
     def consumers(self) -> list[Consumer]:
         return [child for child in self._children.values() if isinstance(child, Consumer)]
-
-    async def dump(self) -> TransportDump:
-        """The transport as the worker sees it."""
-        raise NotImplementedError
-
-    async def get_stats(self) -> TransportStats:
-        """Counters and rates of the transport as a whole."""
-        raise NotImplementedError
-
-    async def set_max_incoming_bitrate(self, bitrate: int) -> None:
-        """Asks the endpoint (by REMB or transport-cc) to send at most so many bit/s; 0 lifts the limit."""
-        request = fbs.SetMaxIncomingBitrateRequest(max_incoming_bitrate=_bitrate(bitrate))
-        await self._request(Method.TRANSPORT_SET_MAX_INCOMING_BITRATE, request)
-
-    async def set_max_outgoing_bitrate(self, bitrate: int) -> None:
-        """Sends at most so many bit/s, whatever the endpoint could take; 0 lifts the limit."""
-        request = fbs.SetMaxOutgoingBitrateRequest(max_outgoing_bitrate=_bitrate(bitrate))
-        await self._request(Method.TRANSPORT_SET_MAX_OUTGOING_BITRATE, request)
-
-    async def set_min_outgoing_bitrate(self, bitrate: int) -> None:
-        """Never estimates less than so many bit/s; 0 lifts the limit."""
-        request = fbs.SetMinOutgoingBitrateRequest(min_outgoing_bitrate=_bitrate(bitrate))
-        await self._request(Method.TRANSPORT_SET_MIN_OUTGOING_BITRATE, request)
 
     async def produce(
         self,
@@ -170,7 +115,7 @@ class Transport(Node):
                 paused=paused,
                 app_data=app_data,
             )
-            self._router._add_producer(producer)
+            self._router._producers[producer_id] = producer
             return producer
 
         request = fbs.ProduceRequest(
@@ -237,32 +182,8 @@ class Transport(Node):
             raise NotFoundError(f"{self._router!r} has no producer {producer_id}")
         return producer
 
-    def _tell_worker(self) -> None:
-        self._channel.post(
-            Method.ROUTER_CLOSE_TRANSPORT,
-            self._router.id,
-            fbs_router.CloseTransportRequest(transport_id=self._id),
-        )
-
-    def _closing(self, reason: CloseReason) -> None:
-        if self._sctp_state is not None:
-            self._sctp_state = "closed"
-        if reason in (CloseReason.ROUTER_CLOSED, CloseReason.WORKER_CLOSED, CloseReason.WORKER_DIED):
-            self.on_router_close.emit(reason)
-
-    def _on_notification(self, event: int, body: Body) -> None:
-        if event == WorkerEvent.TRANSPORT_SCTP_STATE_CHANGE:
-            state = sctp_state_from_fbs(body.read(fbs.SctpStateChangeNotification).sctp_state)
-            if state is not None:
-                self._sctp_state = state
-                self.on_sctp_state_change.emit(state)
-        elif event == WorkerEvent.TRANSPORT_SCTP_NEGOTIATED_CAPABILITIES:
-            value = body.read(fbs.SctpNegotiatedCapabilitiesNotification).negotiated_capabilities
-            if value is not None:
-                self._sctp_negotiated_capabilities = SctpNegotiatedCapabilities(
-                    negotiated_max_outbound_streams=value.negotiated_max_outbound_streams,
-                    negotiated_max_inbound_streams=value.negotiated_max_inbound_streams,
-                )
+    def _announce(self) -> None:
+        self._router.on_new_transport.emit(self)
 
 
 class EndpointTransport(Transport):
@@ -293,7 +214,7 @@ class EndpointTransport(Transport):
             raise InvalidArgumentError("mid is empty; leave it out to have one made")
         params = ortc.get_consumer_rtp_parameters(
             producer.consumable_rtp_parameters,
-            rtp_capabilities,
+            ortc.validate_rtp_capabilities(rtp_capabilities),
             enable_rtx=producer.kind == "video" if enable_rtx is None else enable_rtx,
             pipe=pipe,
             ssrc=random_ssrc(),
@@ -315,9 +236,3 @@ class EndpointTransport(Transport):
         mid = self._next_mid
         self._next_mid = (mid + 1) % _MAX_MID
         return str(mid)
-
-
-def _bitrate(bitrate: int) -> int:
-    if not 0 <= bitrate < 2**64:
-        raise InvalidArgumentError(f"bitrate is {bitrate}; it must be at least 0 bit/s")
-    return bitrate

@@ -11,6 +11,9 @@ WebRtcServerId = NewType("WebRtcServerId", str)
 TransportId = NewType("TransportId", str)
 ProducerId = NewType("ProducerId", str)
 ConsumerId = NewType("ConsumerId", str)
+DataProducerId = NewType("DataProducerId", str)
+DataConsumerId = NewType("DataConsumerId", str)
+RtpObserverId = NewType("RtpObserverId", str)
 
 AppData: TypeAlias = dict[str, Any]
 """Whatever the application wants to keep with an object; mediasoup never looks at it."""
@@ -20,7 +23,7 @@ WorkerLogTag: TypeAlias = Literal[
     "info", "ice", "dtls", "rtp", "srtp", "rtcp", "rtx", "bwe", "score", "simulcast", "svc", "sctp", "message"
 ]
 
-TransportType: TypeAlias = Literal["webrtc", "plain", "pipe"]
+TransportType: TypeAlias = Literal["webrtc", "plain", "pipe", "direct"]
 TransportProtocol: TypeAlias = Literal["udp", "tcp"]
 IceRole: TypeAlias = Literal["controlled", "controlling"]
 IceState: TypeAlias = Literal["new", "connected", "completed", "disconnected", "closed"]
@@ -35,6 +38,9 @@ SrtpCryptoSuite: TypeAlias = Literal[
 ]
 ProducerType: TypeAlias = Literal["simple", "simulcast", "svc"]
 ConsumerType: TypeAlias = Literal["simple", "simulcast", "svc", "pipe"]
+DataProducerType: TypeAlias = Literal["sctp", "direct"]
+DataConsumerType: TypeAlias = Literal["sctp", "direct"]
+RtpObserverType: TypeAlias = Literal["audiolevel", "activespeaker"]
 
 
 class _Value(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
@@ -160,6 +166,27 @@ class SctpNegotiatedCapabilities(_Value, frozen=True, kw_only=True):
 
     negotiated_max_outbound_streams: int
     negotiated_max_inbound_streams: int
+
+
+class SctpStreamParameters(_Value, frozen=True, kw_only=True):
+    """One stream of an SCTP association (RFC 8831).
+
+    `ordered` absent means ordered and reliable, or unordered if one of the limits is given. At most one
+    limit may be: `max_packet_life_time` (ms) or `max_retransmits`.
+    """
+
+    stream_id: int
+    ordered: bool | None = None
+    max_packet_life_time: int | None = None
+    max_retransmits: int | None = None
+
+
+class DataMessage(msgspec.Struct, frozen=True):
+    """A message that a DataConsumer got. `ppid` is what it is (RFC 8831): 51 text, 53 bytes, 56 and 57
+    empty text and bytes, of which `data` is one byte nevertheless."""
+
+    data: bytes
+    ppid: int
 
 
 class ConsumerLayers(_Value, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ._fbs import web_rtc_server as fbs
 from ._fbs import worker as fbs_worker
 from .errors import CloseReason
+from .events import EventSlot
 from .messages import Body, Method
 from .node import Node
 from .reports import IpPort, WebRtcServerDump
@@ -14,6 +15,7 @@ from .types import AppData, TransportId, WebRtcServerId
 from .webrtc_transport import WebRtcTransport
 
 if TYPE_CHECKING:
+    from .observers import WebRtcServerObserver
     from .worker import Worker
 
 
@@ -26,10 +28,22 @@ class WebRtcServer(Node):
     KIND = "WebRtcServer"
     CHILDREN_REASON = CloseReason.WEBRTC_SERVER_CLOSED
 
+    on_worker_close = EventSlot[CloseReason]()
+    """Comes before `on_close` when the worker was closed or died."""
+    on_webrtc_transport_handled = EventSlot[WebRtcTransport]()
+    """A transport was made on this server's ports."""
+    on_webrtc_transport_unhandled = EventSlot[WebRtcTransport]()
+    """A transport on this server's ports closed."""
+
     def __init__(self, worker: Worker, *, id: WebRtcServerId, app_data: AppData | None) -> None:
         super().__init__(
             id=id, channel=worker._channel, hook=worker._hook, parents=(worker,), app_data=app_data
         )
+        self._worker = worker
+
+    @property
+    def observer(self) -> WebRtcServerObserver:
+        return self
 
     @property
     def id(self) -> WebRtcServerId:
@@ -48,6 +62,13 @@ class WebRtcServer(Node):
             "",
             fbs_worker.CloseWebRtcServerRequest(web_rtc_server_id=self._id),
         )
+
+    def _announce(self) -> None:
+        self._worker.on_new_webrtc_server.emit(self)
+
+    def _closing(self, reason: CloseReason) -> None:
+        if reason is not CloseReason.CLOSED:
+            self.on_worker_close.emit(reason)
 
 
 def _parse_dump(body: Body) -> WebRtcServerDump:

@@ -11,7 +11,7 @@ from ._fbs import web_rtc_transport as fbs
 from .convert_transport import dtls_to_fbs, tuple_from_fbs, webrtc_dump, webrtc_stats
 from .enums import DTLS_ROLE_NAMES, DTLS_STATE_NAMES, ICE_STATE_NAMES, named
 from .errors import CloseReason
-from .events import Event
+from .events import EventSlot
 from .messages import Body, Method
 from .messages import Event as WorkerEvent
 from .reports import WebRtcTransportDump, WebRtcTransportStats
@@ -30,7 +30,8 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from .router import Router
+    from .observers import WebRtcTransportObserver
+    from .router_transports import RouterTransports
     from .webrtc_server import WebRtcServer
 
 
@@ -44,9 +45,13 @@ class WebRtcTransport(EndpointTransport):
     KIND = "WebRtcTransport"
     TYPE = "webrtc"
 
+    on_ice_state_change = EventSlot[IceState]()
+    on_ice_selected_tuple_change = EventSlot[TransportTuple]()
+    on_dtls_state_change = EventSlot[DtlsState]()
+
     def __init__(
         self,
-        router: Router,
+        router: RouterTransports,
         *,
         id: TransportId,
         dump: WebRtcTransportDump,
@@ -55,6 +60,7 @@ class WebRtcTransport(EndpointTransport):
     ) -> None:
         parents = (router,) if webrtc_server is None else (router, webrtc_server)
         super().__init__(router, id=id, dump=dump, parents=parents, app_data=app_data)
+        self._webrtc_server = webrtc_server
         self._ice_role = dump.ice_role
         self._ice_parameters = dump.ice_parameters
         self._ice_candidates = dump.ice_candidates
@@ -63,10 +69,10 @@ class WebRtcTransport(EndpointTransport):
         self._dtls_parameters = dump.dtls_parameters
         self._dtls_state = dump.dtls_state
         self._dtls_remote_cert: str | None = None
-        self.on_webrtc_server_close: Event[None] = self._event("on_webrtc_server_close")
-        self.on_ice_state_change: Event[IceState] = self._event("on_ice_state_change")
-        self.on_ice_selected_tuple_change: Event[TransportTuple] = self._event("on_ice_selected_tuple_change")
-        self.on_dtls_state_change: Event[DtlsState] = self._event("on_dtls_state_change")
+
+    @property
+    def observer(self) -> WebRtcTransportObserver:
+        return self
 
     @property
     def ice_role(self) -> IceRole:
@@ -131,9 +137,14 @@ class WebRtcTransport(EndpointTransport):
         self._ice_state = "closed"
         self._ice_selected_tuple = None
         self._dtls_state = "closed"
-        if reason is CloseReason.WEBRTC_SERVER_CLOSED:
-            self.on_webrtc_server_close.emit(None)
         super()._closing(reason)
+        if self._webrtc_server is not None:
+            self._webrtc_server.on_webrtc_transport_unhandled.emit(self)
+
+    def _announce(self) -> None:
+        super()._announce()
+        if self._webrtc_server is not None:
+            self._webrtc_server.on_webrtc_transport_handled.emit(self)
 
     def _on_notification(self, event: int, body: Body) -> None:
         if event == WorkerEvent.WEBRTCTRANSPORT_ICE_STATE_CHANGE:

@@ -19,10 +19,11 @@ from .errors import (
     WorkerDiedError,
     WorkerStartError,
 )
-from .events import ErrorHook, Event, log_handler_error
+from .events import ErrorHook, EventSlot, log_handler_error
 from .messages import Body, Method
 from .messages import Event as WorkerEvent
 from .node import Node, new_id
+from .observers import WorkerObserver, observer
 from .process import WORKER_VERSION, ExitStatus, WorkerProcess, find_worker_bin, spawn
 from .reports import WorkerDump
 from .router import Router
@@ -58,15 +59,22 @@ class Worker(Node):
     KIND = "Worker"
     CHILDREN_REASON = CloseReason.WORKER_CLOSED
 
+    on_died = EventSlot[WorkerDiedError]()
+    on_subprocess_close = EventSlot[None]()
+    """The process has ended and everything it wrote was logged, whether closed or died."""
+    on_new_webrtc_server = EventSlot[WebRtcServer]()
+    on_new_router = EventSlot[Router]()
+
     def __init__(
         self, process: WorkerProcess, channel: Channel, *, hook: ErrorHook, app_data: AppData | None
     ) -> None:
         super().__init__(id="", channel=channel, hook=hook, app_data=app_data)
         self._process = process
         self._timer: asyncio.TimerHandle | None = None
-        self.on_died: Event[WorkerDiedError] = self._event("on_died")
+        self._subprocess_closed = False
         channel.broken.add_done_callback(lambda future: self._on_broken(future.result()))
         process.exited.add_done_callback(lambda future: self._on_exit(future.result()))
+        process.output_ended.add_done_callback(lambda _: self._check_subprocess())
 
     @property
     def pid(self) -> int:
@@ -76,6 +84,15 @@ class Worker(Node):
     def died(self) -> bool:
         """Whether the process ended without `close()`."""
         return self._close_reason is CloseReason.WORKER_DIED
+
+    @property
+    def subprocess_closed(self) -> bool:
+        """Whether the process has ended and everything it wrote was logged."""
+        return self._subprocess_closed
+
+    @property
+    def observer(self) -> WorkerObserver:
+        return self
 
     @property
     def routers(self) -> list[Router]:
@@ -175,6 +192,14 @@ class Worker(Node):
             WorkerDiedError(pid=self.pid, exit_code=status.code, signal=status.signal, detail=detail), None
         )
 
+        self._check_subprocess()
+
+    def _check_subprocess(self) -> None:
+        process = self._process
+        if process.exited.done() and process.output_ended.done() and not self._subprocess_closed:
+            self._subprocess_closed = True
+            self.on_subprocess_close.emit(None)
+
     def _die(self, error: WorkerDiedError, cause: MediasoupError | None) -> None:
         if self.closed:
             return
@@ -239,7 +264,9 @@ async def create_worker(
         process.kill()
         channel.close()
         raise
-    return Worker(process, channel, hook=on_handler_error, app_data=app_data)
+    worker = Worker(process, channel, hook=on_handler_error, app_data=app_data)
+    observer.on_new_worker.emit(worker)
+    return worker
 
 
 async def _wait_running(process: WorkerProcess, channel: Channel, timeout: float) -> None:

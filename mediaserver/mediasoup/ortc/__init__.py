@@ -11,7 +11,8 @@ from .producers import (
     get_producer_rtp_parameters_mapping,
 )
 from .scalability_modes import ScalabilityMode, parse_scalability_mode
-from .supported import SUPPORTED_RTP_CAPABILITIES
+from .sctp import validate_sctp_stream_parameters
+from .supported import SUPPORTED_RTP_CAPABILITIES, get_supported_rtp_capabilities
 from .validation import validate_media_codec, validate_rtp_capabilities, validate_rtp_parameters
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "get_consumer_rtp_parameters",
     "get_pipe_consumer_rtp_parameters",
     "get_producer_rtp_parameters_mapping",
+    "get_supported_rtp_capabilities",
     "parse_scalability_mode",
     "validate_media_codec",
     "validate_rtp_capabilities",
     "validate_rtp_parameters",
+    "validate_sctp_stream_parameters",
 ]

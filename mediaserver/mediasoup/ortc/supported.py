@@ -116,3 +116,8 @@ SUPPORTED_RTP_CAPABILITIES: Final = RtpCapabilities(
         *_both(12, "urn:mediasoup:params:rtp-hdrext:packet-id"),
     ],
 )
+
+
+def get_supported_rtp_capabilities() -> RtpCapabilities:
+    """What mediasoup can do, whatever a router was made for; preferred payload types are absent."""
+    return SUPPORTED_RTP_CAPABILITIES

@@ -82,7 +82,7 @@ async def test_audio_and_video_arrive_whole(router: Router, open_endpoint: OpenE
     video_dump = await video.dump()
     assert [encoding.ssrc for encoding in video_dump.rtp_parameters.encodings] == [2222]
     assert video_dump.rtp_mapping.codecs[0].payload_type == 96
-    assert video_dump.rtp_streams[0].use_pli
+    assert video_dump.rtp_streams[0].params.use_pli
     assert (await consumers[1].dump()).producer_id == video.id
     assert sorted((await source.dump()).producer_ids) == sorted([audio.id, video.id])
     assert set((await source.dump()).rtp_listener.ssrc_table) == {1111, 2222}

@@ -132,7 +132,7 @@ async def test_a_closing_server_takes_its_transports_along(worker: Worker, route
     other = await router.create_webrtc_transport(listen_infos=[LOOPBACK])
     producer = await transport.produce(kind="audio", rtp_parameters=audio_parameters(1111))
     closed: list[str] = []
-    transport.on_webrtc_server_close.subscribe(lambda _: closed.append("server close"))
+    transport.on_listen_server_close.subscribe(lambda _: closed.append("server close"))
     transport.on_close.subscribe(lambda reason: closed.append(reason.value))
     server.close()
     assert closed == ["server close", "WebRTC server closed"]
