@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import functools
+import re
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -12,10 +14,17 @@ from . import h264
 Codec = RtpCodecCapability | RtpCodecParameters
 C = TypeVar("C", RtpCodecCapability, RtpCodecParameters)
 
+_RTX: Final = re.compile(r"[^\n\r\u2028\u2029]/rtx\Z", re.IGNORECASE | re.ASCII)
+
 
 def is_rtx(codec: Codec) -> bool:
     """Whether the codec carries retransmissions (RFC 4588) of another."""
-    return codec.mime_type.lower().endswith("/rtx")
+    return _is_rtx(codec.mime_type)
+
+
+@functools.lru_cache(256)
+def _is_rtx(mime_type: str) -> bool:
+    return _RTX.search(mime_type) is not None
 
 
 def match_codecs(first: Codec, second: Codec, *, strict: bool) -> bool:

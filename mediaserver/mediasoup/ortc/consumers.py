@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from ..errors import UnsupportedError
 from ..rtp_parameters import (
     RtcpFeedback,
     RtpCapabilities,
+    RtpCodecCapability,
     RtpCodecParameters,
     RtpEncodingParameters,
     RtpHeaderExtensionParameters,
     RtpParameters,
     RtxParameters,
 )
+from ..cache import ContentCache
 from .codecs import is_rtx, match_codecs
 from .scalability_modes import parse_scalability_mode
 from .supported import SUPPORTED_RTP_CAPABILITIES
-from .validation import validate_rtp_capabilities
+from .validation import validate_codecs, validate_rtp_capabilities
 
 _MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
 _ABS_SEND_TIME: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
@@ -37,11 +40,27 @@ _PIPED_DEPENDENCY_DESCRIPTORS: Final = [
 ][:1]
 
 
+class _Negotiated(msgspec.Struct, frozen=True):
+    """What a producer and an endpoint have in common; the same for every consumer of the two."""
+
+    codecs: list[RtpCodecParameters]
+    header_extensions: list[RtpHeaderExtensionParameters]
+    rtx: bool
+
+
+_consumable: Final = ContentCache[bool](1024)
+_negotiated: Final = ContentCache[_Negotiated](1024)
+
+
 def can_consume(consumable: RtpParameters, caps: RtpCapabilities) -> bool:
     """Whether an endpoint with these capabilities can receive the producer.
 
     Raises InvalidArgumentError for invalid capabilities.
     """
+    return _consumable.get((consumable.codecs, caps), lambda: _can_consume(consumable, caps))
+
+
+def _can_consume(consumable: RtpParameters, caps: RtpCapabilities) -> bool:
     caps = validate_rtp_capabilities(caps)
     for codec in consumable.codecs:
         if any(match_codecs(cap, codec, strict=True) for cap in caps.codecs):
@@ -61,50 +80,55 @@ def get_consumer_rtp_parameters(
     """Parameters of a consumer for an endpoint: one encoding, or with `pipe` all of them.
 
     SSRCs count up from `ssrc`, those of RTX from `rtx_ssrc` (one above `ssrc` without `pipe`). Raises
-    UnsupportedError if the endpoint has none of the codecs, InvalidArgumentError for invalid capabilities.
+    UnsupportedError if the endpoint has none of the codecs, InvalidArgumentError for invalid codecs among
+    the capabilities.
     """
-    codecs = _common_codecs(consumable, validate_rtp_capabilities(caps), enable_rtx=enable_rtx)
-    extensions = [
-        extension
-        for extension in consumable.header_extensions
-        if any(
-            cap.preferred_id == extension.id and cap.uri == extension.uri for cap in caps.header_extensions
-        )
-    ]
-    keep = _congestion_feedback({extension.uri for extension in extensions})
-    codecs = [
-        replace(codec, rtcp_feedback=[entry for entry in codec.rtcp_feedback if keep(entry)])
-        for codec in codecs
-    ]
-    rtx = any(is_rtx(codec) for codec in codecs)
+    offer = (consumable.codecs, consumable.header_extensions, caps, enable_rtx)
+    common = _negotiated.get(offer, lambda: _negotiate(consumable, caps, enable_rtx=enable_rtx))
     encodings = (
-        _all_encodings(consumable, ssrc, rtx_ssrc if rtx else None)
+        _all_encodings(consumable, ssrc, rtx_ssrc if common.rtx else None)
         if pipe
-        else [_single_encoding(consumable, ssrc, ssrc + 1 if rtx else None)]
+        else [_single_encoding(consumable, ssrc, ssrc + 1 if common.rtx else None)]
     )
     return RtpParameters(
-        codecs=codecs,
-        header_extensions=extensions,
+        codecs=common.codecs,
+        header_extensions=common.header_extensions,
         encodings=encodings,
         rtcp=consumable.rtcp,
         msid=consumable.msid,
     )
 
 
+def _negotiate(consumable: RtpParameters, caps: RtpCapabilities, *, enable_rtx: bool) -> _Negotiated:
+    codecs = _common_codecs(consumable, validate_codecs(caps.codecs), enable_rtx=enable_rtx)
+    known = {(cap.preferred_id, cap.uri) for cap in caps.header_extensions}
+    extensions = [
+        extension for extension in consumable.header_extensions if (extension.id, extension.uri) in known
+    ]
+    keep = _congestion_feedback({extension.uri for extension in extensions})
+    codecs = [
+        replace(codec, rtcp_feedback=[entry for entry in codec.rtcp_feedback if keep(entry)])
+        for codec in codecs
+    ]
+    return _Negotiated(codecs, extensions, any(is_rtx(codec) for codec in codecs))
+
+
 def _common_codecs(
-    consumable: RtpParameters, caps: RtpCapabilities, *, enable_rtx: bool
+    consumable: RtpParameters, caps: list[RtpCodecCapability], *, enable_rtx: bool
 ) -> list[RtpCodecParameters]:
     """Those that the endpoint can do, with its feedback; RTX only beside its media codec."""
     codecs: list[RtpCodecParameters] = []
     for codec in consumable.codecs:
         if is_rtx(codec) and not enable_rtx:
             continue
-        cap = next((cap for cap in caps.codecs if match_codecs(cap, codec, strict=True)), None)
+        cap = next((cap for cap in caps if match_codecs(cap, codec, strict=True)), None)
         if cap is not None:
             feedback = [entry for entry in cap.rtcp_feedback if enable_rtx or not _is_generic_nack(entry)]
             codecs.append(replace(codec, rtcp_feedback=feedback))
-    payload_types = {codec.payload_type for codec in codecs}
-    codecs = [codec for codec in codecs if not is_rtx(codec) or codec.parameters.get("apt") in payload_types]
+    for i in range(len(codecs) - 1, -1, -1):  # backwards: RTX may be for RTX that goes
+        apt = codecs[i].parameters.get("apt")
+        if is_rtx(codecs[i]) and not any(codec.payload_type == apt for codec in codecs):
+            del codecs[i]
     if not codecs or is_rtx(codecs[0]):
         offered = ", ".join(codec.mime_type for codec in consumable.codecs if not is_rtx(codec))
         raise UnsupportedError(f"the endpoint can't receive any of the producer's codecs ({offered})")
@@ -135,7 +159,7 @@ def _single_encoding(consumable: RtpParameters, ssrc: int, rtx_ssrc: int | None)
         ssrc=ssrc,
         rtx=None if rtx_ssrc is None else RtxParameters(ssrc=rtx_ssrc),
         scalability_mode=mode,
-        max_bitrate=max((encoding.max_bitrate or 0 for encoding in encodings), default=0) or None,
+        max_bitrate=max([0, *(encoding.max_bitrate or 0 for encoding in encodings)]) or None,
     )
 
 

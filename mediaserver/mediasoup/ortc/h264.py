@@ -80,11 +80,13 @@ def parse_profile_level_id(text: str) -> ProfileLevelId | None:
 
 def _of(parameters: Parameters) -> ProfileLevelId | None:
     value = parameters.get("profile-level-id")
-    return parse_profile_level_id(str(value)) if value else DEFAULT
+    if not value:
+        return DEFAULT
+    return parse_profile_level_id(value) if isinstance(value, str) else None
 
 
 def is_same_profile(first: Parameters, second: Parameters) -> bool:
-    """Whether both parameters name the same profile; absent means constrained baseline."""
+    """Whether both parameters name the same profile; absent or empty means constrained baseline."""
     a, b = _of(first), _of(second)
     return a is not None and b is not None and a.profile is b.profile
 
@@ -94,7 +96,7 @@ def answer_profile_level_id(local: Parameters, remote: Parameters) -> str | None
 
     The profiles must be the same. Without level asymmetry on both sides it is the lower level.
     """
-    if "profile-level-id" not in local and "profile-level-id" not in remote:
+    if not local.get("profile-level-id") and not remote.get("profile-level-id"):
         return None
     ours, theirs = _of(local), _of(remote)
     if ours is None or theirs is None:

@@ -85,25 +85,21 @@ def get_producer_rtp_parameters_mapping(
     Also returns the parameters with H.264 profile-level-ids as answered. Raises UnsupportedError for a
     codec that the router lacks, InvalidArgumentError for RTX without its codec.
     """
-    mapped: list[tuple[int, RtpCodecCapability]] = []
     codecs: list[RtpCodecParameters] = []
+    caps_of: list[RtpCodecCapability | None] = []  # of the codec at the same index; RTX comes second
     for codec in params.codecs:
+        cap = None if is_rtx(codec) else _router_codec(codec, caps)
+        caps_of.append(cap)
+        codecs.append(codec if cap is None else with_answered_profile(codec, cap))
+    mapped = [(codec.payload_type, cap) for codec, cap in zip(codecs, caps_of, strict=True) if cap]
+    for i, codec in enumerate(codecs):
         if is_rtx(codec):
-            codecs.append(codec)
-            continue
-        cap = next((cap for cap in caps.codecs if match_codecs(codec, cap, strict=True)), None)
-        if cap is None:
-            raise UnsupportedError(
-                f"router lacks the codec {codec.mime_type} (payload type {codec.payload_type})"
-            )
-        mapped.append((codec.payload_type, cap))
-        codecs.append(with_answered_profile(codec, cap))
-    media = dict(reversed(mapped))  # where a payload type comes twice, the first counts
-    rtx = [(codec.payload_type, _rtx_capability(codec, media, caps)) for codec in codecs if is_rtx(codec)]
+            caps_of[i] = cap = _rtx_capability(codec, codecs, caps_of, caps)
+            mapped.append((codec.payload_type, cap))
     mapping = RtpMapping(
         codecs=[
             CodecMapping(payload_type=payload_type, mapped_payload_type=_payload_type(cap))
-            for payload_type, cap in (*mapped, *rtx)
+            for payload_type, cap in mapped
         ],
         encodings=[
             EncodingMapping(ssrc=encoding.ssrc, rid=encoding.rid, mapped_ssrc=ssrc + i)
@@ -113,11 +109,22 @@ def get_producer_rtp_parameters_mapping(
     return replace(params, codecs=codecs), mapping
 
 
+def _router_codec(codec: RtpCodecParameters, caps: RtpCapabilities) -> RtpCodecCapability:
+    for cap in caps.codecs:
+        if match_codecs(codec, cap, strict=True):
+            return cap
+    raise UnsupportedError(f"router lacks the codec {codec.mime_type} (payload type {codec.payload_type})")
+
+
 def _rtx_capability(
-    codec: RtpCodecParameters, media: dict[int, RtpCodecCapability], caps: RtpCapabilities
+    codec: RtpCodecParameters,
+    codecs: list[RtpCodecParameters],
+    caps_of: list[RtpCodecCapability | None],
+    caps: RtpCapabilities,
 ) -> RtpCodecCapability:
+    """The router's RTX for the codec that `apt` names: the first of that payload type."""
     apt = codec.parameters.get("apt")
-    associated = media.get(apt) if isinstance(apt, int) else None
+    associated = next((cap for c, cap in zip(codecs, caps_of, strict=True) if c.payload_type == apt), None)
     if associated is None:
         raise InvalidArgumentError(f"RTX codec {codec.payload_type} is for {apt!r}, which is no media codec")
     for cap in caps.codecs:
@@ -137,13 +144,16 @@ def get_consumable_rtp_parameters(
 ) -> RtpParameters:
     """A producer's parameters in the router's terms: what consumers are derived from.
 
-    `params` and `mapping` are those of `get_producer_rtp_parameters_mapping`.
+    `params` and `mapping` are those of `get_producer_rtp_parameters_mapping`; InvalidArgumentError is raised
+    for a mapping that does not belong to the parameters and capabilities.
     """
+    if len(mapping.encodings) < len(params.encodings):
+        raise InvalidArgumentError("mapping lacks encodings of the parameters")
     payload_types = {codec.payload_type: codec.mapped_payload_type for codec in reversed(mapping.codecs)}
     codecs: list[RtpCodecParameters] = []
     for codec in params.codecs:
         if not is_rtx(codec):
-            codecs += _consumable_codecs(codec, payload_types[codec.payload_type], caps)
+            codecs += _consumable_codecs(codec, payload_types.get(codec.payload_type), caps)
     return RtpParameters(
         codecs=codecs,
         header_extensions=[
@@ -158,7 +168,7 @@ def get_consumable_rtp_parameters(
                 scalability_mode=encoding.scalability_mode,
                 max_bitrate=encoding.max_bitrate,
             )
-            for encoding, mapped in zip(params.encodings, mapping.encodings, strict=True)
+            for encoding, mapped in zip(params.encodings, mapping.encodings, strict=False)
         ],
         rtcp=RtcpParameters(cname=params.rtcp.cname, reduced_size=True),
         msid=params.msid,
@@ -166,12 +176,16 @@ def get_consumable_rtp_parameters(
 
 
 def _consumable_codecs(
-    codec: RtpCodecParameters, payload_type: int, caps: RtpCapabilities
+    codec: RtpCodecParameters, payload_type: int | None, caps: RtpCapabilities
 ) -> list[RtpCodecParameters]:
     """The codec with the producer's parameters and the router's feedback, and its RTX."""
-    cap = next(cap for cap in caps.codecs if cap.preferred_payload_type == payload_type)
+    cap = next((cap for cap in caps.codecs if cap.preferred_payload_type == payload_type), None)
+    if cap is None or payload_type is None:
+        raise InvalidArgumentError(
+            f"mapping has no codec of the router for payload type {codec.payload_type}"
+        )
     rtx = [
-        _as_parameters(rtx, rtx)
+        replace(_as_parameters(rtx, rtx), channels=None)
         for rtx in caps.codecs
         if is_rtx(rtx) and rtx.parameters.get("apt") == payload_type
     ][:1]

@@ -1,7 +1,8 @@
 """Checking and completing what comes from outside.
 
-Each function returns its argument with defaults filled in (the argument itself when nothing is missing) and
-raises InvalidArgumentError naming the field that is wrong.
+Each function returns its argument with defaults filled in (the argument itself, or one equal to it, when
+nothing is missing) and raises InvalidArgumentError naming the field that is wrong. As in mediasoup, numbers
+are checked to be numbers; whether they fit is found when a request is made of them.
 """
 
 from __future__ import annotations
@@ -22,33 +23,43 @@ from ..rtp_parameters import (
     RtpEncodingParameters,
     RtpParameters,
 )
+from ..cache import ContentCache
 
-_MIME_TYPE: Final = re.compile(r"(audio|video)/.+", re.IGNORECASE)
-_UINT8: Final = 2**8 - 1
-_UINT32: Final = 2**32 - 1
+# What a dot matches in JavaScript is also what it matches here.
+_MIME_TYPE: Final = re.compile(r"(audio|video)/[^\n\r\u2028\u2029]", re.IGNORECASE | re.ASCII)
+_validated: Final = ContentCache[RtpCapabilities](256)
 
 
 def validate_rtp_capabilities(caps: RtpCapabilities) -> RtpCapabilities:
     """Capabilities of an endpoint, with `kind` and `channels` of each codec filled in."""
-    codecs = [validate_media_codec(codec, f"codecs[{i}]") for i, codec in enumerate(caps.codecs)]
+    return _validated.get(caps, lambda: _capabilities(caps))
+
+
+def _capabilities(caps: RtpCapabilities) -> RtpCapabilities:
+    codecs = validate_codecs(caps.codecs)
     for i, extension in enumerate(caps.header_extensions):
         where = f"headerExtensions[{i}]"
         if extension.kind not in ("audio", "video"):
             raise InvalidArgumentError(f"{where}.kind is {extension.kind!r}; it must be audio or video")
         if not extension.uri:
             raise InvalidArgumentError(f"{where}.uri is empty")
-        _check_range(extension.preferred_id, 1, _UINT8, f"{where}.preferredId")
+        _check_number(extension.preferred_id, f"{where}.preferredId")
     if all(new is old for new, old in zip(codecs, caps.codecs, strict=True)):
         return caps
     return replace(caps, codecs=codecs)
+
+
+def validate_codecs(codecs: list[RtpCodecCapability]) -> list[RtpCodecCapability]:
+    """The codecs of capabilities."""
+    return [validate_media_codec(codec, f"codecs[{i}]") for i, codec in enumerate(codecs)]
 
 
 def validate_media_codec(codec: RtpCodecCapability, where: str = "codec") -> RtpCodecCapability:
     """A codec of capabilities, or of a router's media codecs."""
     kind = _kind_of(codec.mime_type, where)
     if codec.preferred_payload_type is not None:
-        _check_range(codec.preferred_payload_type, 0, 127, f"{where}.preferredPayloadType")
-    _check_range(codec.clock_rate, 1, _UINT32, f"{where}.clockRate")
+        _check_number(codec.preferred_payload_type, f"{where}.preferredPayloadType")
+    _check_number(codec.clock_rate, f"{where}.clockRate")
     _check_parameters(codec.parameters, where)
     _check_feedback(codec.rtcp_feedback, where)
     channels = _channels(kind, codec.channels, where)
@@ -58,25 +69,25 @@ def validate_media_codec(codec: RtpCodecCapability, where: str = "codec") -> Rtp
 
 
 def validate_rtp_parameters(params: RtpParameters) -> RtpParameters:
-    """Parameters of a producer, with `channels` of each codec filled in."""
+    """Parameters of a producer, with `channels` of each codec filled in; RTCP is always of reduced size."""
     codecs = [_codec_parameters(codec, f"codecs[{i}]") for i, codec in enumerate(params.codecs)]
     for i, extension in enumerate(params.header_extensions):
         where = f"headerExtensions[{i}]"
         if not extension.uri:
             raise InvalidArgumentError(f"{where}.uri is empty")
-        _check_range(extension.id, 1, _UINT8, f"{where}.id")
+        _check_number(extension.id, f"{where}.id")
         _check_parameters(extension.parameters, where)
     for i, encoding in enumerate(params.encodings):
         _check_encoding(encoding, f"encodings[{i}]")
-    if all(new is old for new, old in zip(codecs, params.codecs, strict=True)):
+    if params.rtcp.reduced_size and all(new is old for new, old in zip(codecs, params.codecs, strict=True)):
         return params
-    return replace(params, codecs=codecs)
+    return replace(params, codecs=codecs, rtcp=replace(params.rtcp, reduced_size=True))
 
 
 def _codec_parameters(codec: RtpCodecParameters, where: str) -> RtpCodecParameters:
     kind = _kind_of(codec.mime_type, where)
-    _check_range(codec.payload_type, 0, 127, f"{where}.payloadType")
-    _check_range(codec.clock_rate, 1, _UINT32, f"{where}.clockRate")
+    _check_number(codec.payload_type, f"{where}.payloadType")
+    _check_number(codec.clock_rate, f"{where}.clockRate")
     _check_parameters(codec.parameters, where)
     _check_feedback(codec.rtcp_feedback, where)
     channels = _channels(kind, codec.channels, where)
@@ -85,17 +96,13 @@ def _codec_parameters(codec: RtpCodecParameters, where: str) -> RtpCodecParamete
 
 def _check_encoding(encoding: RtpEncodingParameters, where: str) -> None:
     if encoding.ssrc is not None:
-        _check_range(encoding.ssrc, 0, _UINT32, f"{where}.ssrc")
+        _check_number(encoding.ssrc, f"{where}.ssrc")
     if encoding.rtx is not None:
-        _check_range(encoding.rtx.ssrc, 0, _UINT32, f"{where}.rtx.ssrc")
-    if encoding.codec_payload_type is not None:
-        _check_range(encoding.codec_payload_type, 0, 127, f"{where}.codecPayloadType")
-    if encoding.max_bitrate is not None:
-        _check_range(encoding.max_bitrate, 0, 2**64 - 1, f"{where}.maxBitrate")
+        _check_number(encoding.rtx.ssrc, f"{where}.rtx.ssrc")
 
 
 def _kind_of(mime_type: str, where: str) -> MediaKind:
-    match = _MIME_TYPE.match(mime_type)
+    match = _MIME_TYPE.match(mime_type) if type(mime_type) is str else None
     if match is None:
         raise InvalidArgumentError(f"{where}.mimeType is {mime_type!r}; it must be like video/VP8")
     return "audio" if match[1].lower() == "audio" else "video"
@@ -107,7 +114,7 @@ def _channels(kind: MediaKind, channels: int | None, where: str) -> int | None:
         return None
     if channels is None:
         return 1
-    _check_range(channels, 1, _UINT8, f"{where}.channels")
+    _check_number(channels, f"{where}.channels")
     return channels
 
 
@@ -127,6 +134,6 @@ def _check_feedback(feedback: list[RtcpFeedback], where: str) -> None:
         raise InvalidArgumentError(f"{where}.rtcpFeedback has an entry without a type")
 
 
-def _check_range(value: int, low: int, high: int, where: str) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise InvalidArgumentError(f"{where} is {value!r}; it must be a whole number from {low} to {high}")
+def _check_number(value: int, where: str) -> None:
+    if type(value) is not int:
+        raise InvalidArgumentError(f"{where} is {value!r}; it must be a whole number")

@@ -46,7 +46,7 @@ def test_unknown_ids(text: str) -> None:
 def test_same_profile() -> None:
     assert is_same_profile({}, {"profile-level-id": "42e01f"})
     assert is_same_profile({"profile-level-id": "42e01f"}, {"profile-level-id": "42c02a"})
-    assert is_same_profile({"profile-level-id": 640032}, {"profile-level-id": "640029"})
+    assert not is_same_profile({"profile-level-id": 640032}, {"profile-level-id": "640029"})  # as in Node
     assert not is_same_profile({"profile-level-id": "42e01f"}, {"profile-level-id": "64001f"})
     assert not is_same_profile({"profile-level-id": "nonsense"}, {"profile-level-id": "nonsense"})
 

@@ -267,15 +267,15 @@ def test_pipe_consumer_parameters(rtx: bool) -> None:
     ("changes", "field"),
     [
         ({"codecs": [replace(VIDEO.codecs[0], mime_type="video")]}, r"codecs\[0\].mimeType"),
-        ({"codecs": [replace(VIDEO.codecs[0], payload_type=128)]}, r"codecs\[0\].payloadType"),
-        ({"codecs": [replace(VIDEO.codecs[0], clock_rate=-1)]}, r"codecs\[0\].clockRate"),
+        ({"codecs": [replace(VIDEO.codecs[0], payload_type="100")]}, r"codecs\[0\].payloadType"),
+        ({"codecs": [replace(VIDEO.codecs[0], clock_rate=None)]}, r"codecs\[0\].clockRate"),
         ({"codecs": [replace(VIDEO.codecs[0], parameters={"a": None})]}, r"codecs\[0\].parameters"),
         ({"codecs": [replace(VIDEO.codecs[1], parameters={"apt": "1"})]}, "apt"),
         ({"codecs": [replace(VIDEO.codecs[0], rtcp_feedback=[RtcpFeedback("")])]}, "rtcpFeedback"),
         ({"header_extensions": [RtpHeaderExtensionParameters(uri="", id=1)]}, r"headerExtensions\[0\].uri"),
-        ({"header_extensions": [RtpHeaderExtensionParameters(uri="x", id=0)]}, r"headerExtensions\[0\].id"),
-        ({"encodings": [RtpEncodingParameters(ssrc=2**32)]}, r"encodings\[0\].ssrc"),
-        ({"encodings": [RtpEncodingParameters(max_bitrate=-1)]}, r"encodings\[0\].maxBitrate"),
+        ({"header_extensions": [RtpHeaderExtensionParameters(uri="x", id="1")]}, r"headerExtensions\[0\].id"),
+        ({"encodings": [RtpEncodingParameters(ssrc="1")]}, r"encodings\[0\].ssrc"),
+        ({"encodings": [RtpEncodingParameters(rtx=RtxParameters(ssrc="1"))]}, r"encodings\[0\].rtx.ssrc"),
     ],
 )
 def test_invalid_parameters_name_the_field(changes: dict[str, object], field: str) -> None:
@@ -287,8 +287,8 @@ def test_invalid_parameters_name_the_field(changes: dict[str, object], field: st
     ("caps", "field"),
     [
         (RtpCapabilities(codecs=[replace(OPUS, mime_type="opus")]), r"codecs\[0\].mimeType"),
-        (RtpCapabilities(codecs=[replace(OPUS, channels=0)]), r"codecs\[0\].channels"),
-        (RtpCapabilities(codecs=[replace(OPUS, preferred_payload_type=200)]), "preferredPayloadType"),
+        (RtpCapabilities(codecs=[replace(OPUS, channels="2")]), r"codecs\[0\].channels"),
+        (RtpCapabilities(codecs=[replace(OPUS, preferred_payload_type="100")]), "preferredPayloadType"),
         (
             RtpCapabilities(header_extensions=[RtpHeaderExtension(kind="video", uri="", preferred_id=1)]),
             r"headerExtensions\[0\].uri",
