@@ -283,7 +283,9 @@ class LinkEnd:
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until something changes."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     # -- the acceptor --
 

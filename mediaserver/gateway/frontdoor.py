@@ -191,7 +191,7 @@ class FrontDoor:
         directory = self._directory
 
         def known() -> bool:
-            session = directory.sessions.get(where)
+            session = directory.sessions.get(where) if directory.synced else None
             return self._closing or (session is not None and session.cluster in directory.clusters)
 
         await self._changed.until(known, self._limits.session_wait)

@@ -64,7 +64,9 @@ class Event(Generic[T]):
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         unsubscribe = self.subscribe(lambda value: None if future.done() else future.set_result(value))
         try:
-            return await asyncio.wait_for(future, timeout)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the value.
+            async with asyncio.timeout(timeout):
+                return await future
         finally:
             unsubscribe()
 

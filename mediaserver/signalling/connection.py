@@ -90,7 +90,8 @@ class Connection:
         self._pending[request_id] = pending
         self._send(protoo.encode_request(request_id, method, data))
         try:
-            response = await asyncio.wait_for(pending, self._settings.answer_timeout)
+            async with asyncio.timeout(self._settings.answer_timeout):
+                response = await pending
         except TimeoutError as error:
             seconds = self._settings.answer_timeout
             raise SignallingLost(f"no answer to {method} within {seconds:g} s") from error

@@ -91,7 +91,8 @@ class SignallingEndpoint:
         for connection in tuple(self._connections):
             connection.end(DIAL_AGAIN, reason)
         try:
-            await asyncio.wait_for(self._idle.wait(), 2 * self._settings.close_timeout)
+            async with asyncio.timeout(2 * self._settings.close_timeout):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("participants still connected after draining", count=len(self._connections))
 

@@ -99,7 +99,8 @@ class Subscription:
                 if outcome is _Outcome.BROKEN:
                     pause = settings.max_retry_pause
                 try:
-                    await asyncio.wait_for(self._restored.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._restored.wait()
                     pause = settings.retry_pause
                 except TimeoutError:
                     pause = min(pause * 2, settings.max_retry_pause)

@@ -103,9 +103,10 @@ class Greeter:
         return answer
 
     async def _await_challenge(self, connection: Connection) -> Challenge:
-        waiting = asyncio.shield(self._challenge)
         try:
-            return await asyncio.wait_for(waiting, GREETING_SECONDS)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the challenge.
+            async with asyncio.timeout(GREETING_SECONDS):
+                return await asyncio.shield(self._challenge)
         except TimeoutError as error:
             if connection.closed:
                 raise ConnectionLost(

@@ -12,6 +12,8 @@ import pytest
 import structlog
 from aiohttp import web
 
+from mediaserver.control.contract import Challenge
+from mediaserver.control.contract.greeting import Greeter
 from mediaserver.wire import frames, outbox, rpc
 from mediaserver.wire.errors import ConnectionLost, DeadlineExceeded, ProtocolError, RemoteError
 from mediaserver.wire.rpc import Methods, RpcFailure, accept, connect, running
@@ -591,3 +593,16 @@ async def test_running(make_raw: Any) -> None:
             assert await connection.call("double", Number(4), Number) == Number(8)
         assert connection.closed
     await runner.cleanup()
+
+
+async def test_a_greeting_that_is_cancelled_as_the_challenge_comes() -> None:
+    """The cancellation is not lost, or whoever ends the task would wait for ever."""
+    methods = Methods()
+    greeter = Greeter(methods)
+    connection: Any = None  # not reached: the challenge is all that is waited for
+    waiting = asyncio.create_task(greeter._await_challenge(connection))
+    await asyncio.sleep(0)
+    greeter._challenged(Challenge(nonce="n"))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
