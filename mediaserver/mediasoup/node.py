@@ -50,6 +50,8 @@ class Node:
     """What this object's children see when `close()` is called on it."""
 
     on_close = EventSlot[CloseReason]()
+    app_data: AppData
+    """Whatever the application keeps with the object; it may be replaced."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class Node:
         self._children: dict[str, Node] = {}
         self._waiting: set[asyncio.Future[Any]] = set()
         self._close_reason: CloseReason | None = None
-        self.app_data: AppData = {} if app_data is None else app_data
+        self.app_data = {} if app_data is None else app_data
         for parent in parents:
             parent._children[id] = self
         channel.subscribe(id, self._on_notification)

@@ -231,8 +231,7 @@ async def test_data_arrives_over_sctp(router: Router, far: Router) -> None:
     got: list[DataMessage] = []
     consumer.on_message.subscribe(got.append)
     (pipe,) = pipes(router)
-    if pipe.sctp_state != "connected":
-        await until(lambda: pipe.sctp_state == "connected", "SCTP")
+    await until(lambda: pipe.sctp_state == "connected", "SCTP")
     assert pipe.sctp_negotiated_capabilities is not None
     assert pipe.sctp_parameters is not None
     assert (await pipe.get_stats()).sctp_state == "connected"
