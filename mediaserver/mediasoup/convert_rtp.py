@@ -31,7 +31,7 @@ _extensions: Final = ContentCache[PackedTables[fbs.RtpHeaderExtensionParameters]
 
 
 def rtp_parameters_to_fbs(params: RtpParameters) -> fbs.RtpParameters:
-    """Raises InvalidArgumentError for a number that does not fit, naming the field, and UnsupportedError for a
+    """Raises InvalidArgumentError for a number that does not fit, naming the field; UnsupportedError for a
     header extension that mediasoup does not know.
     """
     codecs, extensions = params.codecs, params.header_extensions

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from ..cache import ContentCache
 from ..errors import UnsupportedError
 from ..rtp_parameters import (
     RtcpFeedback,
@@ -19,7 +20,6 @@ from ..rtp_parameters import (
     RtpParameters,
     RtxParameters,
 )
-from ..cache import ContentCache
 from .codecs import is_rtx, match_codecs
 from .scalability_modes import parse_scalability_mode
 from .supported import SUPPORTED_RTP_CAPABILITIES

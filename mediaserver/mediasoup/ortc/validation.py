@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from ..cache import ContentCache
 from ..errors import InvalidArgumentError
 from ..rtp_parameters import (
     CodecParameters,
@@ -23,7 +24,6 @@ from ..rtp_parameters import (
     RtpEncodingParameters,
     RtpParameters,
 )
-from ..cache import ContentCache
 
 # What a dot matches in JavaScript is also what it matches here.
 _MIME_TYPE: Final = re.compile(r"(audio|video)/[^\n\r\u2028\u2029]", re.IGNORECASE | re.ASCII)
