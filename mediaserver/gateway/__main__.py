@@ -56,12 +56,23 @@ log = structlog.get_logger()
     "--cluster-key-file",
     type=FILE,
     required=True,
+    envvar="MAFALDA_CLUSTER_KEY_FILE",
     help="The key that operator, media servers and gateways of a MediaCluster share.",
 )
 @click.option(
-    "--log-level", type=click.Choice(logs.LEVELS), default="info", help="Least severe level logged."
+    "--log-level",
+    type=click.Choice(logs.LEVELS),
+    default="info",
+    envvar="MAFALDA_LOG_LEVEL",
+    help="Least severe level logged.",
 )
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", help="One event a line.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    envvar="MAFALDA_LOG_FORMAT",
+    help="One event a line.",
+)
 def main(
     listen: str,
     health_listen: str,
