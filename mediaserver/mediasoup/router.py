@@ -190,6 +190,7 @@ class Router(RouterTransports):
         Raises InvalidArgumentError if not exactly one id is given or `router` is this one, NotFoundError
         without such a producer here.
         """
+        self._check_open()
         if router is self:
             raise InvalidArgumentError("router is this one; give another")
         if (producer_id is None) == (data_producer_id is None):

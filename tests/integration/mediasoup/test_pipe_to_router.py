@@ -17,6 +17,7 @@ from integration.mediasoup.rtp import (
 )
 
 from mediaserver.mediasoup import (
+    ClosedError,
     CloseReason,
     DataMessage,
     InvalidArgumentError,
@@ -213,6 +214,9 @@ async def test_wrong_arguments(router: Router, far: Router) -> None:
     with pytest.raises(NotFoundError, match="nobody"):
         await router.pipe_to_router(router=far, producer_id=ProducerId("nobody"))
     assert pipes(router) == []
+    router.close()
+    with pytest.raises(ClosedError):
+        await router.pipe_to_router(router=far, producer_id=ProducerId("x"))
 
 
 async def test_data_arrives_over_sctp(router: Router, far: Router) -> None:
