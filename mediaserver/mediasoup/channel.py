@@ -272,7 +272,8 @@ class Channel:
             future.set_exception(malformed)
             self._break(malformed, error)
         else:
-            future.set_result(result)
+            if not future.done():  # else a handler of what `parse` made closed what asked for it
+                future.set_result(result)
 
     def _hand_out(self, batch: list[tuple[int, Notification]]) -> None:
         if self._batch is batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -11,6 +12,7 @@ from integration.mediasoup.rtp import MEDIA_CODECS, audio_parameters, until, vid
 from mediaserver.mediasoup import (
     CloseReason,
     DirectTransport,
+    MediasoupError,
     Router,
     Transport,
     TransportListenInfo,
@@ -128,6 +130,22 @@ async def test_a_monitor_that_raises_disturbs_nobody(start_worker: StartWorker) 
         stop()
     assert not worker.closed
     await worker.dump()
+
+
+@pytest.mark.parametrize("closes", ["child", "parent", "worker"])
+async def test_a_monitor_may_close_what_is_being_made(worker: Worker, router: Router, closes: str) -> None:
+    def close(transport: Transport) -> None:
+        {"child": transport, "parent": router, "worker": worker}[closes].close()
+
+    router.observer.on_new_transport.subscribe(close)
+    call = asyncio.create_task(router.create_direct_transport())
+    if closes == "child":
+        assert (await call).close_reason is CloseReason.CLOSED
+        await router.dump()
+    else:
+        with pytest.raises(MediasoupError):
+            await call
+        assert router.closed
 
 
 async def test_what_happens_to_streams_is_told(router: Router) -> None:
