@@ -23,12 +23,14 @@ from mediaserver.mediasoup import (
     DataProducer,
     DirectTransport,
     InvalidArgumentError,
+    KeyFrameRequestTraceInfo,
     NotFoundError,
     Producer,
     RequestRejectedError,
     Router,
     RtpHeaderExtensionParameters,
     SctpStreamParameters,
+    SrTraceInfo,
     UnsupportedError,
 )
 
@@ -96,7 +98,10 @@ async def test_rtcp_that_is_sent_is_read(router: Router, direct: DirectTransport
     trace = asyncio.ensure_future(next_value(producer.on_trace))
     await asyncio.sleep(0)
     direct.send_rtcp(struct.pack("!BBHIIIIII", 0x80, 200, 6, 2222, 7, 8, 960, 1, 4))
-    assert (await trace).type == "sr"
+    assert (await trace).info == SrTraceInfo(
+        ssrc=2222, ntp_sec=7, ntp_frac=8, rtp_ts=960, packet_count=1, octet_count=4
+    )
+    assert (await trace).direction == "in"
 
 
 async def test_what_is_too_large_or_too_late_is_refused(direct: DirectTransport) -> None:
@@ -292,6 +297,8 @@ async def test_trace_events_of_producer_and_consumer(router: Router, direct: Dir
     of_consumer: list[object] = []
     producer.on_trace.subscribe(lambda trace: of_producer.append((trace.type, trace.direction)))
     consumer.on_trace.subscribe(lambda trace: of_consumer.append((trace.type, trace.direction)))
+    infos: list[object] = []
+    producer.on_trace.subscribe(lambda trace: infos.append(trace.info))
     first = asyncio.ensure_future(next_value(producer.on_trace))
     await asyncio.sleep(0)
     producer.send(Packet(96, 1, 3000, 4444, vp8(1)).encode())
@@ -309,6 +316,7 @@ async def test_trace_events_of_producer_and_consumer(router: Router, direct: Dir
     )
     await consumer.request_key_frame()
     await until(lambda: ("pli", "out") in of_producer, "the key frame request's trace")
+    assert KeyFrameRequestTraceInfo(ssrc=4444) in infos
     await producer.enable_trace_event()
     await consumer.enable_trace_event([])
     assert (await producer.dump()).trace_event_types == []
