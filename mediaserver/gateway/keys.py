@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -18,6 +18,10 @@ FRESH_SECONDS = 30.0
 """How long what was read counts without being read again."""
 REREAD_SECONDS = 2.0
 """An object is not read more often than that, whatever tokens say."""
+RETRY_SECONDS = 5.0
+"""After a failure."""
+PATIENCE_SECONDS = 1.0
+"""How long a participant waits for a reading, before what was read earlier counts, if anything was."""
 _MAX_ENTRIES = 4096
 
 ValueT = TypeVar("ValueT")
@@ -49,6 +53,11 @@ class TokenKeys:
             keys = await self._gather(cluster, namespace, REREAD_SECONDS)
         return keys
 
+    async def close(self) -> None:
+        """End what is being read."""
+        await self._secrets.close()
+        await self._labels.close()
+
     async def _gather(self, cluster: Cluster, namespace: str, max_age: float) -> dict[str, bytes]:
         keys: dict[str, bytes] = {}
         for key_set in cluster.key_sets:
@@ -74,12 +83,16 @@ class _Entry(Generic[ValueT]):
     content: Mapping[str, ValueT] | None = None
     read_at: float = float("-inf")
     """Of the last good reading."""
-    tried_at: float = float("-inf")
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    not_before: float = float("-inf")
+    """When it may be read again."""
+    reading: asyncio.Task[None] | None = None
 
 
 class _Cache(Generic[ValueT]):
-    """Small maps out of objects of the API; an object that does not exist is an empty map."""
+    """Small maps out of objects of the API; an object that does not exist is an empty map.
+
+    Nobody waits long for an API server that does not answer: what was read before counts meanwhile.
+    """
 
     def __init__(
         self, read: Callable[[ObjectKey], Awaitable[Mapping[str, ValueT]]], clock: Callable[[], float]
@@ -90,17 +103,31 @@ class _Cache(Generic[ValueT]):
 
     async def get(self, where: ObjectKey, max_age: float) -> Mapping[str, ValueT]:
         """The object's map, no older than ``max_age`` seconds if the API gives it. Raises KeysUnavailable."""
-        if len(self._entries) > _MAX_ENTRIES:
-            self._entries.clear()
-        entry = self._entries.setdefault(where, _Entry())
-        async with entry.lock:
-            now = self._clock()
-            if now - entry.read_at >= max_age and now - entry.tried_at >= REREAD_SECONDS:
-                entry.tried_at = now
-                await self._refresh(entry, where)
+        entry = self._entries.get(where)
+        if entry is None:
+            entry = self._entries[where] = self._make_entry()
+        now = self._clock()
+        stale = now - entry.read_at >= max_age
+        if stale and entry.reading is None and now >= entry.not_before:
+            entry.not_before = now + REREAD_SECONDS
+            entry.reading = asyncio.create_task(self._refresh(entry, where), name=f"read {where}")
+        if stale and entry.reading is not None:
+            await asyncio.wait([entry.reading], timeout=PATIENCE_SECONDS)
         if entry.content is None:
             raise KeysUnavailable(f"{where} cannot be read")
         return entry.content
+
+    async def close(self) -> None:
+        readings = [entry.reading for entry in self._entries.values() if entry.reading is not None]
+        for reading in readings:
+            reading.cancel()
+        await asyncio.gather(*readings, return_exceptions=True)
+
+    def _make_entry(self) -> _Entry[ValueT]:
+        if len(self._entries) >= _MAX_ENTRIES:
+            idle = (where for where, entry in self._entries.items() if entry.reading is None)
+            del self._entries[next(idle)]
+        return _Entry()
 
     async def _refresh(self, entry: _Entry[ValueT], where: ObjectKey) -> None:
         try:
@@ -108,8 +135,11 @@ class _Cache(Generic[ValueT]):
         except ApiError as error:
             if error.status != 404:
                 log.warning("token keys cannot be read", object=str(where), reason=str(error))
+                entry.not_before = self._clock() + RETRY_SECONDS
                 return
             entry.content = {}
+        finally:
+            entry.reading = None
         entry.read_at = self._clock()
 
 

@@ -76,6 +76,7 @@ class Gateway:
             limits=self._config.limits,
         )
         self._stack.push_async_callback(self.links.close)
+        self._stack.push_async_callback(self._keys.close)
         self.directory.start()
         self._stack.push_async_callback(self.directory.close)
         participants = web.Application()

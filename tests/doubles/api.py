@@ -24,6 +24,8 @@ class FakeApi:
     def __init__(self) -> None:
         self.down = False
         """Every request fails; watches end with an error."""
+        self.hanging = asyncio.Event()
+        """Set: Secrets and labels are asked for in vain."""
         self.secrets: dict[str, dict[str, bytes]] = {}
         """By namespace/name."""
         self.labels: dict[str, dict[str, str]] = {}
@@ -85,6 +87,7 @@ class FakeApi:
 
     async def secret(self, namespace: str, name: str) -> dict[str, bytes]:
         self._answer(f"secret {namespace}/{name}")
+        await self._hang()
         found = self.secrets.get(f"{namespace}/{name}")
         if found is None:
             raise ApiError("no such Secret", 404)
@@ -92,7 +95,12 @@ class FakeApi:
 
     async def namespace_labels(self, name: str) -> dict[str, str]:
         self._answer(f"namespace {name}")
+        await self._hang()
         return self.labels.get(name, {})
+
+    async def _hang(self) -> None:
+        if self.hanging.is_set():
+            await asyncio.Event().wait()
 
     def _answer(self, what: str) -> None:
         self.reads.append(what)

@@ -277,6 +277,24 @@ async def test_the_api_server_goes_and_comes(world: World, session: aiohttp.Clie
             await asyncio.sleep(0.2)
 
 
+async def test_an_api_server_that_hangs(world: World, session: aiohttp.ClientSession) -> None:
+    """Joins go on with what is known."""
+    await world.admitted(session)
+    await asyncio.to_thread(world.cluster.pause_apiserver)
+    try:
+        deadline = time.monotonic() + 4
+        waits = []
+        while time.monotonic() < deadline:
+            begin = time.monotonic()
+            await world.admitted(session)
+            waits.append(time.monotonic() - begin)
+            await asyncio.sleep(0.2)
+    finally:
+        await asyncio.to_thread(world.cluster.resume_apiserver)
+    assert max(waits) < 4
+    assert sorted(waits)[len(waits) // 2] < 0.5
+
+
 async def test_sigterm(world: World, session: aiohttp.ClientSession) -> None:
     socket, index = await world.admitted(session)
     world.gateway.process.send_signal(signal.SIGTERM)

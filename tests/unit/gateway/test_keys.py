@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import msgspec
 import pytest
 from doubles.api import FakeApi
 
+from mediaserver.gateway import keys as module
 from mediaserver.gateway.errors import KeysUnavailable
-from mediaserver.gateway.keys import FRESH_SECONDS, REREAD_SECONDS, TokenKeys, selects
+from mediaserver.gateway.keys import FRESH_SECONDS, REREAD_SECONDS, RETRY_SECONDS, TokenKeys, selects
 from mediaserver.gateway.resources import Cluster, LabelSelector
 
 K1, K2 = b"1" * 32, b"2" * 40
@@ -38,8 +42,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keys(api: FakeApi, clock: Clock) -> TokenKeys:
-    return TokenKeys(api, clock=clock)
+async def keys(api: FakeApi, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TokenKeys]:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
+    made = TokenKeys(api, clock=clock)
+    yield made
+    await made.close()
 
 
 async def test_without_key_sets(api: FakeApi, keys: TokenKeys) -> None:
@@ -110,12 +117,31 @@ async def test_without_the_api(api: FakeApi, keys: TokenKeys, clock: Clock) -> N
     api.down = False
     with pytest.raises(KeysUnavailable):
         await keys.of(cluster(), "media", "k1")
-    clock.now += REREAD_SECONDS
+    clock.now += RETRY_SECONDS
     assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
     api.down = True
     clock.now += 10 * FRESH_SECONDS
     assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
     assert await keys.of(cluster(), "media", "k9") == {"k1": K1}
+
+
+async def test_an_api_that_hangs(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
+    """Everybody waits a little, together; what is known counts meanwhile, what is not is refused."""
+    api.hanging.set()
+    with pytest.raises(KeysUnavailable):
+        await keys.of(cluster(), "media", "k1")
+    await keys.close()
+    api.hanging.clear()
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    clock.now += RETRY_SECONDS
+    await keys.of(cluster(), "media", "k1")
+    api.hanging.set()
+    clock.now += FRESH_SECONDS
+    reads = len(api.reads)
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*(keys.of(cluster(), "media", "k1") for _ in range(200)))
+    assert answers == [{"k1": K1}] * 200
+    assert len(api.reads) == reads + 1
 
 
 @pytest.mark.parametrize(
