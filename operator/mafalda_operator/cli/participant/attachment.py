@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,8 +214,7 @@ class Attachment:
 
     async def _end(self, reception: _Reception) -> None:
         reception.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reception.task
+        await asyncio.wait((reception.task,))  # not awaited itself: our own cancellation must get through
 
 
 def _source_of(offer: dict[str, Any]) -> str:
