@@ -85,6 +85,7 @@ class Operator:
             self._store.note_event,
             self._watch_clock,
             namespaces=settings.namespaces,
+            known=self._store.knows,
             on_restart=self._watch_restarted,
             after_start=self._take_signals,
         )

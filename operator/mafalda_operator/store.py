@@ -63,14 +63,19 @@ class KindStore:
         """
         key, uid, version = identity(obj)
         held = self.held.get(key)
-        if floor is None:
-            floor = max(self._floors.get(None, 0), self._floors.get(key.namespace, 0))
-        if uid in self._tombstones or version <= (held.version if held is not None else floor):
+        if not self.is_news(key, uid, version, floor=floor):
             return Scope()
         if held is not None and held.uid != uid:
             self._tombstones[held.uid] = self.clock()
         self.held[key] = Held(uid, version)
         return self.sink.put(obj)
+
+    def is_news(self, key: ObjectKey, uid: str, version: int, *, floor: int | None = None) -> bool:
+        """Whether ``put`` would take this version in."""
+        held = self.held.get(key)
+        if floor is None:
+            floor = max(self._floors.get(None, 0), self._floors.get(key.namespace, 0))
+        return uid not in self._tombstones and version > (held.version if held is not None else floor)
 
     def delete(self, key: ObjectKey, uid: str) -> Scope:
         """Take the deletion of the object with that UID in; it cannot come back."""
@@ -145,6 +150,10 @@ class Store:
             self.delete(kind, key, uid)
         else:
             self.put(kind, obj)
+
+    def knows(self, kind: str, key: ObjectKey, uid: str, version: int) -> bool:
+        """Whether this version of that object is no news."""
+        return not self.kinds[kind].is_news(key, uid, version)
 
     def status(self, kind: str, key: ObjectKey, uid: str) -> Mapping[str, Any] | None:
         """The stored status of that very object; None when it is gone."""

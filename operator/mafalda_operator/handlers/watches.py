@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import aiohttp
@@ -21,6 +21,8 @@ from mafalda_operator.effects.api import OBSERVED, Object, Resource
 from mafalda_operator.effects.backoff import Backoff
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.errors import CredentialsError
+from mafalda_operator.handlers.stream import WatchStream
+from mafalda_operator.model import ObjectKey
 
 WATCH_SECONDS = 300
 """The API server ends each watch after so long; kopf resumes it where it was."""
@@ -61,11 +63,12 @@ class Watches:
         watch_clock: WatchClock,
         *,
         namespaces: Sequence[str] = (),
+        known: Callable[[str, ObjectKey, str, int], bool],
         on_restart: Callable[[str], None],
         after_start: Callable[[], None] = lambda: None,
     ) -> None:
         self._credentials, self._sink, self._watch_clock = credentials, sink, watch_clock
-        self._namespaces = tuple(namespaces)
+        self._namespaces, self._known = tuple(namespaces), known
         self._on_restart, self._after_start = on_restart, after_start
         self._listed: set[str] = set()
         self._sessions: list[aiohttp.ClientSession] = []
@@ -150,27 +153,16 @@ class Watches:
         kind = resource.kind
         if "watch" in response.url.query:
             self._watch_clock.heard(kind)
-            stream = _HeardStream(response.content, lambda: self._watch_clock.heard(kind))
+            stream = WatchStream(
+                response.content,
+                lambda: self._watch_clock.heard(kind),
+                lambda key, uid, version: self._known(kind, key, uid, version),
+            )
             response.content = cast(aiohttp.StreamReader, stream)
         elif kind in self._listed:
             self._on_restart(f"the watch of {resource.plural} began anew")
         else:
             self._listed.add(kind)
-
-
-class _HeardStream:
-    """A response's content that tells of each chunk."""
-
-    def __init__(self, stream: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
-        self._stream, self._heard = stream, heard
-
-    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        async for chunk in self._stream.iter_chunked(size):
-            self._heard()
-            yield chunk
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 class _Pauses:
