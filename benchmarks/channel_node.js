@@ -1,10 +1,11 @@
-// The channel benchmark's side of Node's mediasoup: reads the scenario from a file, prints its figures as JSON.
+// The channel benchmark's side of Node's mediasoup: takes steps from stdin, prints figures as JSON lines.
 // The same steps, in the same order, as channel_ours.py.
 'use strict';
 
 const fs = require('node:fs');
 const { createRequire } = require('node:module');
 const path = require('node:path');
+const readline = require('node:readline');
 
 const tests = path.join(__dirname, '..', 'tests', 'node', 'package.json');
 const mediasoup = createRequire(tests)('mediasoup');
@@ -16,6 +17,7 @@ let router;
 let server;
 const producers = [];
 
+const print = (figures) => process.stdout.write(`${JSON.stringify(figures)}\n`);
 const now = () => performance.now() / 1000;
 
 function cpuSeconds() {
@@ -49,11 +51,15 @@ async function consume(endpoints) {
   return made.length / seconds;
 }
 
+async function created() {
+  return { rate: await consume(await transports(scenario.endpoints)) };
+}
+
 async function memory() {
   const endpoints = await transports(scenario.memoryEndpoints);
   const before = residentKiB();
   await consume(endpoints);
-  return ((residentKiB() - before) * 1000) / (endpoints.length * producers.length);
+  return { memory: ((residentKiB() - before) * 1000) / (endpoints.length * producers.length) };
 }
 
 async function toggle(consumer, times) {
@@ -68,23 +74,31 @@ async function requests(inFlight, total) {
   const started = now();
   await Promise.all(consumers.slice(0, inFlight).map((consumer) =>
     toggle(consumer, Math.floor(total / inFlight))));
-  return [total / (now() - started), ((cpuSeconds() - cpu) * 10_000) / total];
+  return { rate: total / (now() - started), cpu: ((cpuSeconds() - cpu) * 10_000) / total };
+}
+
+let notified = 0;
+let expected = 0;
+let done;
+let listening = false;
+
+function count() {
+  if (++notified === expected) {
+    done();
+  }
 }
 
 async function notifications() {
-  const expected = 2 * scenario.pauses * consumers.length;
-  let notified = 0;
-  let done;
-  const allNotified = new Promise((resolve) => { done = resolve; });
-  const count = () => {
-    if (++notified === expected) {
-      done();
+  if (!listening) {
+    listening = true;
+    for (const consumer of consumers) {
+      consumer.on('producerpause', count);
+      consumer.on('producerresume', count);
     }
-  };
-  for (const consumer of consumers) {
-    consumer.on('producerpause', count);
-    consumer.on('producerresume', count);
   }
+  notified = 0;
+  expected = 2 * scenario.pauses * consumers.length;
+  const allNotified = new Promise((resolve) => { done = resolve; });
   const cpu = cpuSeconds();
   const started = now();
   for (let i = 0; i < scenario.pauses; i++) {
@@ -92,7 +106,7 @@ async function notifications() {
     await Promise.all(producers.map((producer) => producer.resume()));
   }
   await allNotified;
-  return [expected / (now() - started), ((cpuSeconds() - cpu) * 10_000) / expected];
+  return { rate: expected / (now() - started), cpu: ((cpuSeconds() - cpu) * 10_000) / expected };
 }
 
 async function main() {
@@ -103,17 +117,18 @@ async function main() {
     const transport = await router.createWebRtcTransport({ webRtcServer: server });
     producers.push(await transport.produce({ kind, rtpParameters }));
   }
-  const figures = {};
-  figures.consumers_created = await consume(await transports(scenario.endpoints));
-  figures.consumers_created_again = await consume(await transports(scenario.endpoints));
-  figures.memory = await memory();
-  await requests(1, Math.floor(scenario.requests / 4)); // warm up
-  [figures.sequential, figures.cpu] = await requests(1, scenario.requests);
-  [figures.in_flight, figures.cpu_in_flight] = await requests(scenario.inFlight, scenario.requestsInFlight);
-  [figures.notifications, figures.cpu_notifications] = await notifications();
-  figures.version = process.version;
+  const steps = {
+    consumers_created: created,
+    memory,
+    sequential: () => requests(1, scenario.requests),
+    in_flight: () => requests(scenario.inFlight, scenario.requestsInFlight),
+    notifications,
+  };
+  print({ version: process.version });
+  for await (const step of readline.createInterface({ input: process.stdin })) {
+    print(await steps[step.trim()]());
+  }
   worker.close();
-  process.stdout.write(`${JSON.stringify(figures)}\n`);
 }
 
 main().catch((error) => {

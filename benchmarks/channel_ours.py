@@ -1,4 +1,4 @@
-"""The channel benchmark's side of ours: reads the scenario from a file, prints its figures as JSON."""
+"""The channel benchmark's side of ours: takes steps from stdin, prints figures as JSON lines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import gc
 import json
 import os
+import platform
 import resource
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ class Side:
     ) -> None:
         self.scenario, self.router, self.server, self.producers = scenario, router, server, producers
         self.consumers: list[Consumer] = []
-        self.notified = 0
+        self.notified = self.expected = 0
+        self.listening = False
         self.all_notified = asyncio.Event()
 
     async def transports(self, count: int) -> list[tuple[WebRtcTransport, RtpCapabilities]]:
@@ -66,42 +69,49 @@ class Side:
         self.consumers += made
         return len(made) / seconds
 
-    async def memory(self) -> float:
+    async def created(self) -> Json:
+        return {"rate": await self.consume(await self.transports(self.scenario["endpoints"]))}
+
+    async def memory(self) -> Json:
         """KiB of 1,000 consumers."""
         endpoints = await self.transports(self.scenario["memoryEndpoints"])
         before = _resident()
         await self.consume(endpoints)
-        return (_resident() - before) * 1000 / (len(endpoints) * len(self.producers))
+        return {"memory": (_resident() - before) * 1000 / (len(endpoints) * len(self.producers))}
 
-    async def requests(self, in_flight: int, total: int) -> tuple[float, float]:
+    async def requests(self, in_flight: int, total: int) -> Json:
         """Requests a second, and CPU seconds for 10,000."""
         cpu, started = _cpu(), time.perf_counter()
         await asyncio.gather(
             *(_toggle(consumer, total // in_flight) for consumer in self.consumers[:in_flight])
         )
         seconds, cpu = time.perf_counter() - started, _cpu() - cpu
-        return total / seconds, cpu * 10_000 / total
+        return {"rate": total / seconds, "cpu": cpu * 10_000 / total}
 
-    async def notifications(self) -> tuple[float, float]:
+    async def notifications(self) -> Json:
         """Notifications a second that reach a handler of their consumer, and CPU seconds for 10,000."""
         pauses = self.scenario["pauses"]
         expected = 2 * pauses * len(self.consumers)
 
-        def count(_: None) -> None:
-            self.notified += 1
-            if self.notified == expected:
-                self.all_notified.set()
-
-        for consumer in self.consumers:
-            consumer.on_producer_pause.subscribe(count)
-            consumer.on_producer_resume.subscribe(count)
+        if not self.listening:
+            self.listening = True
+            for consumer in self.consumers:
+                consumer.on_producer_pause.subscribe(self._count)
+                consumer.on_producer_resume.subscribe(self._count)
+        self.expected, self.notified = expected, 0
+        self.all_notified.clear()
         cpu, started = _cpu(), time.perf_counter()
         for _ in range(pauses):
             await asyncio.gather(*(producer.pause() for producer in self.producers))
             await asyncio.gather(*(producer.resume() for producer in self.producers))
         await asyncio.wait_for(self.all_notified.wait(), 60)
         seconds, cpu = time.perf_counter() - started, _cpu() - cpu
-        return expected / seconds, cpu * 10_000 / expected
+        return {"rate": expected / seconds, "cpu": cpu * 10_000 / expected}
+
+    def _count(self, _: None) -> None:
+        self.notified += 1
+        if self.notified == self.expected:
+            self.all_notified.set()
 
 
 async def _toggle(consumer: Consumer, times: int) -> None:
@@ -120,7 +130,7 @@ def _resident() -> float:
     return Usage.of(os.getpid()).rss * 1024
 
 
-async def run(scenario: Json) -> Json:
+async def run(scenario: Json) -> None:
     async with await create_worker(worker_bin=scenario["workerBin"]) as worker:
         codecs = msgspec.convert(scenario["mediaCodecs"], list[RtpCodecCapability])
         router = await worker.create_router(media_codecs=codecs)
@@ -130,35 +140,27 @@ async def run(scenario: Json) -> Json:
             transport = await router.create_webrtc_transport(webrtc_server=server)
             params = msgspec.convert(given["rtpParameters"], RtpParameters)
             producers.append(await transport.produce(kind=given["kind"], rtp_parameters=params))
-        side = Side(scenario, router, server, producers)
-        return await measure(side)
+        await serve(Side(scenario, router, server, producers))
 
 
-async def measure(side: Side) -> Json:
+async def serve(side: Side) -> None:
+    """Does what each line on stdin says, and answers with its figures."""
     scenario = side.scenario
-    created = await side.consume(await side.transports(scenario["endpoints"]))
-    again = await side.consume(await side.transports(scenario["endpoints"]))
-    memory = await side.memory()
-    await side.requests(1, scenario["requests"] // 4)  # warm up
-    sequential, cpu = await side.requests(1, scenario["requests"])
-    in_flight, cpu_in_flight = await side.requests(scenario["inFlight"], scenario["requestsInFlight"])
-    notifications, cpu_notifications = await side.notifications()
-    return {
-        "sequential": sequential,
-        "in_flight": in_flight,
-        "consumers_created": created,
-        "consumers_created_again": again,
-        "notifications": notifications,
-        "cpu": cpu,
-        "cpu_in_flight": cpu_in_flight,
-        "cpu_notifications": cpu_notifications,
-        "memory": memory,
-        "version": sys.version.split()[0],
+    steps: dict[str, Callable[[], Awaitable[Json]]] = {
+        "consumers_created": side.created,
+        "memory": side.memory,
+        "sequential": lambda: side.requests(1, scenario["requests"]),
+        "in_flight": lambda: side.requests(scenario["inFlight"], scenario["requestsInFlight"]),
+        "notifications": side.notifications,
     }
+    print(json.dumps({"version": platform.python_version()}), flush=True)
+    loop = asyncio.get_running_loop()
+    while step := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
+        print(json.dumps(await steps[step]()), flush=True)
 
 
 def main() -> None:
-    print(json.dumps(uvloop.run(run(json.loads(Path(sys.argv[1]).read_text())))))
+    uvloop.run(run(json.loads(Path(sys.argv[1]).read_text())))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _FEEDBACK: Final = [
 
 
 def scenario(requests: int) -> Json:
-    """`requests` are made one after another, and four times as many with 64 in flight."""
+    """`requests` are made one after another in one step, and four times as many with 64 in flight."""
     return {
         "workerBin": str(process.find_worker_bin()),
         "mediaCodecs": [_media_codec(name) for name in _MIME_TYPES],
@@ -34,7 +34,7 @@ def scenario(requests: int) -> Json:
         "requests": requests,
         "inFlight": 64,
         "requestsInFlight": 4 * requests,
-        "pauses": 3,
+        "pauses": 1,
     }
 
 
@@ -63,7 +63,8 @@ def _producer(i: int) -> Json:
             "parameters": {"useinbandfec": 1, "usedtx": 1},
             "rtcpFeedback": [{"type": "transport-cc"}],
         }
-        codecs, encodings = [codec], [{"ssrc": 1000 + 10 * i}]
+        codecs = [codec]
+        encodings: list[Json] = [{"ssrc": 1000 + 10 * i}]
         uris.append("urn:ietf:params:rtp-hdrext:ssrc-audio-level")
     else:
         mime_type = _MIME_TYPES[1 + i // 2 % 3]

@@ -32,6 +32,7 @@ from .errors import (
 from .flatbuffer import READ_ERRORS, Table
 from .framing import FrameError, FrameReader, FrameWriter
 from .messages import (
+    NO_BODY,
     Body,
     Event,
     Log,
@@ -41,6 +42,7 @@ from .messages import (
     decode,
     encode_notification,
     encode_request,
+    plain_answer,
 )
 
 T = TypeVar("T")
@@ -95,7 +97,7 @@ class Channel:
         self._batch: list[tuple[int, Notification]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader = FrameReader(self._on_message, self._on_frame_error, self._on_end)
-        self._writer = FrameWriter(self._on_write_end)
+        self._writer = FrameWriter(outgoing, self._on_write_end)
 
     async def start(self) -> None:
         """Begins to read and write; closes the sockets if that fails."""
@@ -185,12 +187,15 @@ class Channel:
     ) -> None:
         if self._closed is not None:
             raise self._closed.with_traceback(None)
-        number = self._next_id()
+        number = self._last_id = self._last_id + 1 if self._last_id < _LAST_ID else 1
         try:
             message = encode_request(number, method, handler_id, body)
         except (struct.error, UnicodeEncodeError) as error:
             raise InvalidArgumentError(f"an argument of {method.name} is out of range: {error}") from error
-        self._writer.write(message)
+        if self._pending:
+            self._writer.write(message)
+        else:
+            self._writer.write_now(message)  # nothing else may come in this turn of the loop
         deadline = self._loop.time() + seconds
         self._pending[number] = _Pending(method, handler_id, seconds, deadline, future, parse)
         if self._timer is None:
@@ -198,10 +203,6 @@ class Channel:
         elif deadline < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(deadline, self._expire)
-
-    def _next_id(self) -> int:
-        self._last_id = self._last_id + 1 if self._last_id < _LAST_ID else 1
-        return self._last_id
 
     def _expire(self) -> None:
         """Fails what is overdue. One timer serves all requests, since most have the same deadline."""
@@ -220,6 +221,11 @@ class Channel:
 
     def _on_message(self, data: bytes) -> None:
         self._received += 1
+        number = plain_answer(data)
+        if number:
+            self._batch = None
+            self._on_plain_answer(number)
+            return
         try:
             message = decode(data)
         except READ_ERRORS as error:
@@ -235,6 +241,15 @@ class Channel:
             self._batch.append((self._received, message))
         else:
             self._on_log(message)
+
+    def _on_plain_answer(self, number: int) -> None:
+        request = self._pending.get(number)
+        if request is None or request.parse is not None or request.future is None:
+            self._on_response(Response(number, True, NO_BODY, "", ""))
+            return
+        del self._pending[number]
+        if not request.future.done():
+            request.future.set_result(None)
 
     def _on_response(self, response: Response) -> None:
         request = self._pending.pop(response.id, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from . import stream_reports as reports
@@ -212,22 +212,23 @@ class Consumer(Node):
             self.on_transport_close.emit(reason)
 
     def _on_notification(self, event: int, body: Body) -> None:
-        if event == WorkerEvent.CONSUMER_RTP:
-            self.on_rtp.emit(body.read(fbs.RtpNotification).data)
-        elif event == WorkerEvent.CONSUMER_SCORE:
-            self._score = consumer_score(body.read(fbs.ScoreNotification).score)
-            self.on_score.emit(self._score)
-        elif event == WorkerEvent.CONSUMER_LAYERS_CHANGE:
-            self._current_layers = layers_from_fbs(body.read(fbs.LayersChangeNotification).layers)
-            self.on_layers_change.emit(self._current_layers)
-        elif event == WorkerEvent.CONSUMER_PRODUCER_PAUSE:
-            self._set_producer_paused(True)
-        elif event == WorkerEvent.CONSUMER_PRODUCER_RESUME:
-            self._set_producer_paused(False)
-        elif event == WorkerEvent.CONSUMER_PRODUCER_CLOSE:
-            self._close(CloseReason.PRODUCER_CLOSED)
-        elif event == WorkerEvent.CONSUMER_TRACE:
-            self.on_trace.emit(consumer_trace(body.read(fbs.TraceNotification)))
+        react = _REACTIONS.get(event)
+        if react is not None:
+            react(self, body)
+
+    def _on_rtp(self, body: Body) -> None:
+        self.on_rtp.emit(body.read(fbs.RtpNotification).data)
+
+    def _on_score(self, body: Body) -> None:
+        self._score = consumer_score(body.read(fbs.ScoreNotification).score)
+        self.on_score.emit(self._score)
+
+    def _on_layers_change(self, body: Body) -> None:
+        self._current_layers = layers_from_fbs(body.read(fbs.LayersChangeNotification).layers)
+        self.on_layers_change.emit(self._current_layers)
+
+    def _on_trace(self, body: Body) -> None:
+        self.on_trace.emit(consumer_trace(body.read(fbs.TraceNotification)))
 
     def _set_producer_paused(self, paused: bool) -> None:
         if self._producer_paused == paused:
@@ -236,6 +237,17 @@ class Consumer(Node):
         (self.on_producer_pause if paused else self.on_producer_resume).emit(None)
         if not self._paused:
             (self.on_pause if paused else self.on_resume).emit(None)
+
+
+_REACTIONS: Final[dict[int, Callable[[Consumer, Body], None]]] = {
+    WorkerEvent.CONSUMER_RTP: Consumer._on_rtp,
+    WorkerEvent.CONSUMER_SCORE: Consumer._on_score,
+    WorkerEvent.CONSUMER_LAYERS_CHANGE: Consumer._on_layers_change,
+    WorkerEvent.CONSUMER_PRODUCER_PAUSE: lambda consumer, _: consumer._set_producer_paused(True),
+    WorkerEvent.CONSUMER_PRODUCER_RESUME: lambda consumer, _: consumer._set_producer_paused(False),
+    WorkerEvent.CONSUMER_PRODUCER_CLOSE: lambda consumer, _: consumer._close(CloseReason.PRODUCER_CLOSED),
+    WorkerEvent.CONSUMER_TRACE: Consumer._on_trace,
+}
 
 
 def _parse_stats(body: Body) -> list[reports.RtpStreamStats]:

@@ -24,7 +24,9 @@ U8: Final = Struct("<B")
 U16: Final = Struct("<H")
 U32: Final = Struct("<I")
 I32: Final = Struct("<i")
-_VTABLES: Final = tuple(Struct(f"<{n}H") for n in range(64))
+# Bound once: these run several times for every message.
+_read_u16, _read_u32, _read_i32 = U16.unpack_from, U32.unpack_from, I32.unpack_from
+_read_vtable: Final = tuple(Struct(f"<{n}H").unpack_from for n in range(64))
 _PAD: Final = tuple(bytes(n) for n in range(8))
 NO_FIELD: Final = b"\0\0"
 
@@ -134,20 +136,21 @@ def link(b: bytearray, at: int, target: int) -> None:
 
 def fields(b: bytes, pos: int, count: int) -> tuple[int, ...]:
     """Where the first `count` fields of the table at `pos` stand, relative to it; 0 where absent."""
-    vtable = pos - int(I32.unpack_from(b, pos)[0])
+    vtable: int = pos - _read_i32(b, pos)[0]
     if vtable < 0:
         raise ValueError(f"vtable of the table at {pos} lies before the buffer")
-    have = (int(U16.unpack_from(b, vtable)[0]) - 4) >> 1
+    have = (_read_u16(b, vtable)[0] - 4) >> 1
     if have >= count:
-        return _VTABLES[count].unpack_from(b, vtable + 4)
+        return _read_vtable[count](b, vtable + 4)
     if have < 0:
         raise ValueError(f"vtable at {vtable} is too short")
-    return _VTABLES[have].unpack_from(b, vtable + 4) + (0,) * (count - have)
+    found: tuple[int, ...] = _read_vtable[have](b, vtable + 4)
+    return found + (0,) * (count - have)
 
 
 def follow(b: bytes, at: int) -> int:
     """The position that the offset field at `at` points to."""
-    offset = int(U32.unpack_from(b, at)[0])
+    offset: int = _read_u32(b, at)[0]
     if offset == 0:
         raise ValueError(f"offset at {at} points to itself")
     return at + offset
@@ -156,7 +159,7 @@ def follow(b: bytes, at: int) -> int:
 def read_string(b: bytes, at: int) -> str:
     """The string that the offset field at `at` points to."""
     pos = follow(b, at)
-    end = pos + 4 + int(U32.unpack_from(b, pos)[0])
+    end = pos + 4 + _read_u32(b, pos)[0]
     if end > len(b):
         raise ValueError(f"string at {pos} ends outside the buffer")
     return str(b[pos + 4 : end], "utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -11,6 +12,8 @@ from .messages import MAX_MESSAGE
 
 _FIRST_BUFFER: Final = 256 * 1024
 _MINIMUM_MESSAGE: Final = 8
+_MAXIMUM_MESSAGE: Final = MAX_MESSAGE - 4
+_read_size: Final = U32.unpack_from
 WRITE_LIMIT: Final = 8 * 1024 * 1024
 """Bytes by which the worker may fall behind in reading before new requests are refused."""
 
@@ -41,31 +44,32 @@ class FrameReader(asyncio.BufferedProtocol):
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view[self._end :]
+        return self._view[self._end :] if self._end else self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._end += nbytes
+        end = self._end = self._end + nbytes
         start = 0
-        while not self.stopped and self._end - start >= 4:
-            size = int(U32.unpack_from(self._buffer, start)[0])
-            if not _MINIMUM_MESSAGE <= size <= MAX_MESSAGE - 4:
+        while end - start >= 4 and not self.stopped:
+            size: int = _read_size(self._buffer, start)[0]
+            if not _MINIMUM_MESSAGE <= size <= _MAXIMUM_MESSAGE:
                 self._fail(FrameError(f"its size prefix says {size} bytes"))
                 return
             stop = start + 4 + size
-            if stop > self._end:
+            if stop > end:
                 self._make_room(start, 4 + size)
                 return
             self._on_message(bytes(self._view[start + 4 : stop]))
             start = stop
-        if self.stopped:
-            self._end = 0  # dropped
+        if self.stopped or (start == end and len(self._buffer) == _FIRST_BUFFER):
+            self._end = 0  # all read, or dropped
         else:
             self._make_room(start, 4)
 
     def _make_room(self, start: int, needed: int) -> None:
         """Moves the incomplete message at `start` to the front of a buffer that it fits into."""
         rest = self._end - start
-        if needed > len(self._buffer) or (len(self._buffer) > _FIRST_BUFFER and needed <= _FIRST_BUFFER // 2):
+        size = len(self._buffer)
+        if needed > size or (size > _FIRST_BUFFER and needed <= _FIRST_BUFFER // 2):
             buffer = bytearray(max(_FIRST_BUFFER, 2 * needed))
             buffer[:rest] = self._view[start : self._end]
             self._buffer, self._view = buffer, memoryview(buffer)
@@ -98,9 +102,14 @@ class FrameReader(asyncio.BufferedProtocol):
 
 
 class FrameWriter(asyncio.Protocol):
-    """Collects messages and sends them once per turn of the event loop."""
+    """Collects messages and sends them once per turn of the event loop.
 
-    def __init__(self, on_end: Callable[[Exception | None], None]) -> None:
+    While the transport has nothing left to send, messages go into the socket straight away: that costs a
+    system call as it does there, and nothing besides.
+    """
+
+    def __init__(self, stream: socket.socket, on_end: Callable[[Exception | None], None]) -> None:
+        self._stream = stream
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport | None = None
@@ -126,10 +135,31 @@ class FrameWriter(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._waiting.append(message)
 
+    def write_now(self, message: bytes) -> None:
+        """Sends at once, unless others wait."""
+        if self._waiting:
+            self._waiting.append(message)
+        else:
+            self._send(message)
+
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if waiting and self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(waiting)
+        if waiting:
+            self._send(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+
+    def _send(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not transport.get_write_buffer_size():
+            try:
+                sent = self._stream.send(data)
+            except OSError:
+                sent = 0  # full, or broken, which the transport finds as well
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def close(self) -> None:
         """Sends what waits, then closes."""

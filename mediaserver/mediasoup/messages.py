@@ -34,11 +34,37 @@ _REQUEST_BODY_SLOT: Final = 56
 # the same for Notification, which has no id.
 _NOTIFICATION_HEAD: Final = Struct("<II 4H iIB3x 6H iIIBB2x I")
 _NOTIFICATION_BODY_SLOT: Final = 48
+_pack_number: Final = flatbuffer.U32.pack
+_read_number: Final = flatbuffer.U32.unpack_from
+
+
+# What a request without a body is made of, but for its number and handler id: by method and the id's length.
+_TEMPLATES: Final[dict[int, tuple[bytes, bytes, bytes]]] = {}
+_NUMBER_SLOT: Final = 48
+_HANDLER_SLOT: Final = 68
+_LONGEST_TEMPLATE: Final = 64
 
 
 def encode_request(number: int, method: int, handler_id: str, body: Table | None) -> bytes:
     """A request, ready to be sent."""
     handler = handler_id.encode()
+    if body is None and len(handler) <= _LONGEST_TEMPLATE:
+        key = method << 8 | len(handler)
+        start, middle, end = _TEMPLATES.get(key) or _make_template(key, method, len(handler))
+        return b"".join((start, _pack_number(number), middle, handler, end))
+    return _encode_request(number, method, handler, body)
+
+
+def _make_template(key: int, method: int, length: int) -> tuple[bytes, bytes, bytes]:
+    whole = _encode_request(0, method, bytes(length), None)
+    template = (
+        whole[:_NUMBER_SLOT], whole[_NUMBER_SLOT + 4 : _HANDLER_SLOT], whole[_HANDLER_SLOT + length :]
+    )  # fmt: skip
+    _TEMPLATES[key] = template
+    return template
+
+
+def _encode_request(number: int, method: int, handler: bytes, body: Table | None) -> bytes:
     kind, body_entry = (0, 0) if body is None else (request.Body_TYPES[type(body)], 12)
     # fmt: off
     out = bytearray(_REQUEST_HEAD.pack(
@@ -95,6 +121,9 @@ class Body:
         return table.read(self._data, self._pos)
 
 
+NO_BODY: Final = Body(b"", 0, 0, response.Body_TYPES)
+
+
 class Response(msgspec.Struct):
     """An answer of the worker; `error` and `reason` are set when it was not accepted."""
 
@@ -136,8 +165,32 @@ def decode(data: bytes) -> Response | Notification | Log:
     raise ValueError(f"message has the unexpected type {kind}")
 
 
+# Most answers only say yes, in the same bytes but for the request's number: where that stands, and the bytes
+# before and after it, by the message's length.
+_plain: Final[dict[int, tuple[int, bytes, bytes]]] = {}
+_PLAIN_LIMIT: Final = 8
+
+
+def plain_answer(data: bytes) -> int:
+    """Which request the message accepts without a body; 0 if it may say anything else: then decode it."""
+    pattern = _plain.get(len(data))
+    if pattern is None:
+        return 0
+    at, before, after = pattern
+    if data.startswith(before) and data.endswith(after):
+        return int(_read_number(data, at)[0])
+    return 0
+
+
+def _learn(data: bytes, at: int) -> None:
+    if len(_plain) < _PLAIN_LIMIT:
+        _plain.setdefault(len(data), (at, data[:at], data[at + 4 :]))
+
+
 def _response(data: bytes, pos: int) -> Response:
     number, accepted, kind, body, error, reason = flatbuffer.fields(data, pos, 6)
+    if number and accepted and data[pos + accepted] == 1 and not (kind or body or error or reason):
+        _learn(data, pos + number)
     return Response(
         flatbuffer.U32.unpack_from(data, pos + number)[0] if number else 0,
         bool(accepted and data[pos + accepted]),
