@@ -94,7 +94,7 @@ class Channel:
         self._handlers: dict[str, NotificationHandler] = {}
         self._last_id = 0
         self._received = 0
-        self._batch: list[tuple[int, Notification]] | None = None
+        self._batch: list[Notification] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader = FrameReader(self._on_message, self._on_frame_error, self._on_end)
         self._writer = FrameWriter(outgoing, self._on_write_end)
@@ -238,7 +238,8 @@ class Channel:
             if self._batch is None:
                 self._batch = []
                 self._loop.call_soon(self._hand_out, self._batch)
-            self._batch.append((self._received, message))
+            message.index = self._received
+            self._batch.append(message)
         else:
             self._on_log(message)
 
@@ -290,10 +291,10 @@ class Channel:
             if not future.done():  # else a handler of what `parse` made closed what asked for it
                 future.set_result(result)
 
-    def _hand_out(self, batch: list[tuple[int, Notification]]) -> None:
+    def _hand_out(self, batch: list[Notification]) -> None:
         if self._batch is batch:
             self._batch = None
-        for index, notification in batch:
+        for notification in batch:
             handler = self._handlers.get(notification.handler_id)
             if handler is None:
                 continue  # its object has just been closed
@@ -302,7 +303,7 @@ class Channel:
             except READ_ERRORS as error:
                 name = _event_name(notification.event)
                 problem = f"it is the notification {name}, but {error}"
-                self._break(MalformedMessageError(index=index, problem=problem), error)
+                self._break(MalformedMessageError(index=notification.index, problem=problem), error)
                 return
 
     def _on_log(self, log: Log) -> None:

@@ -140,12 +140,10 @@ def fields(b: bytes, pos: int, count: int) -> tuple[int, ...]:
     if vtable < 0:
         raise ValueError(f"vtable of the table at {pos} lies before the buffer")
     have = (_read_u16(b, vtable)[0] - 4) >> 1
-    if have >= count:
-        return _read_vtable[count](b, vtable + 4)
     if have < 0:
         raise ValueError(f"vtable at {vtable} is too short")
-    found: tuple[int, ...] = _read_vtable[have](b, vtable + 4)
-    return found + (0,) * (count - have)
+    found: tuple[int, ...] = _read_vtable[min(have, count)](b, vtable + 4)
+    return found if have >= count else found + (0,) * (count - have)
 
 
 def follow(b: bytes, at: int) -> int:

@@ -100,16 +100,13 @@ def _finish(out: bytearray, handler: bytes, body_slot: int, body: Table | None) 
     return bytes(out)
 
 
-class Body:
+class Body(msgspec.Struct, gc=False):
     """The body of a response or notification, not yet read."""
 
-    __slots__ = ("_data", "_kind", "_pos", "_types")
-
-    def __init__(self, data: bytes, kind: int, pos: int, types: dict[type[Table], int]) -> None:
-        self._data = data
-        self._kind = kind
-        self._pos = pos
-        self._types = types
+    _data: bytes
+    _kind: int
+    _pos: int
+    _types: dict[type[Table], int]
 
     def __bool__(self) -> bool:
         return self._kind != 0
@@ -124,7 +121,7 @@ class Body:
 NO_BODY: Final = Body(b"", 0, 0, response.Body_TYPES)
 
 
-class Response(msgspec.Struct):
+class Response(msgspec.Struct, gc=False):
     """An answer of the worker; `error` and `reason` are set when it was not accepted."""
 
     id: int
@@ -134,12 +131,14 @@ class Response(msgspec.Struct):
     reason: str
 
 
-class Notification(msgspec.Struct):
+class Notification(msgspec.Struct, gc=False):
     """Something that happened in the worker, about the object `handler_id`."""
 
     handler_id: str
     event: int
     body: Body
+    index: int = 0
+    """Which of the worker's messages it is; set by the channel."""
 
 
 class Log(msgspec.Struct):
