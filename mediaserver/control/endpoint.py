@@ -40,6 +40,8 @@ MAX_CONNECTIONS = 256
 class Reporting(Protocol):
     """Where reports, load and dumps come from."""
 
+    @property
+    def last_load(self) -> Load | None: ...
     def states(self) -> dict[str, ReportedEntry]: ...
     def load(self) -> Load: ...
     async def dump(self) -> Dump: ...
@@ -167,6 +169,7 @@ class ControlEndpoint:
                 states = self._reporting.states() if greeted else {}
                 for session in greeted:
                     session.report(states)
+                self._tell_first_load([session for session in greeted if not session.has_load])
 
     async def _measure(self) -> None:
         while True:
@@ -175,6 +178,12 @@ class ControlEndpoint:
                 load = self._reporting.load()
                 for session in self._greeted():
                     session.tell("load", load)
+
+    def _tell_first_load(self, newcomers: list[ControlSession]) -> None:
+        """Placement waits for a server's figures: a newcomer gets the last ones at once."""
+        for session in newcomers:
+            session.has_load = True
+            session.tell("load", self._reporting.last_load or self._reporting.load())
 
     def _greeted(self) -> list[ControlSession]:
         return [session for session in self._sessions if session.role is not None]

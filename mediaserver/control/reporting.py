@@ -45,13 +45,14 @@ class Reporting:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.last_load: Load | None = None
+        """What `load` said last."""
         self._host = host
         self._pool = pool
         self._converger = converger
         self._clock = clock
         self._cpu: dict[int, tuple[int, float, float]] = {}
         """By slot: pid, moment and CPU seconds of the last reading."""
-        pool.on_slot_up.subscribe(self._read_cpu)
+        pool.on_slot_up.subscribe(self._note_worker)
 
     def states(self) -> dict[str, ReportedEntry]:
         """Every worker slot, every router and link that is open, and why desired ones are not."""
@@ -115,6 +116,9 @@ class Reporting:
         )
         return self.last_load
 
+    def _note_worker(self, slot: WorkerSlot) -> None:
+        self._read_cpu(slot)
+
     def _read_cpu(self, slot: WorkerSlot) -> tuple[int, float, float] | None:
         """Note pid, moment and CPU seconds of a slot's worker; None when there is none."""
         pid = None if slot.worker is None else slot.worker.pid
@@ -157,7 +161,7 @@ class Reporting:
         routers = []
         for router_id in dump.router_ids:
             router = known.get(router_id)
-            found = {"transports": [], "producers": [], "consumers": []}
+            found: dict[str, list[str]] = {"transports": [], "producers": [], "consumers": []}
             if router is not None:
                 found = await dump_router(router)
             routers.append({"id": str(router_id), "name": names.get(str(router_id), ""), **found})

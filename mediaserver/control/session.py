@@ -54,6 +54,8 @@ class ControlSession:
         self, endpoint: ControlEndpoint, connection: Connection, methods: Methods, *, reached_at: str
     ) -> None:
         self.role: Role | None = None
+        self.has_load = False
+        """Whether figures of load were told; the first go with the first report, the rest every second."""
         self._endpoint = endpoint
         self._connection = connection
         self._reached_at = reached_at

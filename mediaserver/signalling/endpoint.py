@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 
 ROUTER_HEADER = "X-Mafalda-Router"
 """`namespace/name` of the MediaRouter that the gateway chose."""
-SESSION_ENDED = "session ended"
-"""The reason of a router's end that means the end of the session."""
 
 
 class _Turned(Exception):  # noqa: N818  what happens to the participant, not a fault
@@ -117,8 +115,8 @@ class SignallingEndpoint:
         if room is None or room.hosted is not hosted:
             return
         del self._rooms[hosted.key]
-        code = ENDED if reason == SESSION_ENDED else DIAL_AGAIN
-        task = asyncio.create_task(room.close(code, reason))
+        # Whether the session goes on elsewhere is not known here: the gateway tells who dials again.
+        task = asyncio.create_task(room.close(DIAL_AGAIN, reason))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -92,7 +92,7 @@ async def test_it_does_not_dial_again_after_4000(server: MediaServer, dial: Dial
     client = await dial(server)
     await client.expect("open")
     await client.expect("joined")
-    await server.close_router("standup-a", "session ended")
+    await dial(server)  # the same participant, joining anew
     await client.expect("close")
     assert await asyncio.wait_for(client.process.wait(), DEADLINE) == 0
 

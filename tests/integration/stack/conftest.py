@@ -16,8 +16,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Everything runs, no session exists yet."""
     directory = tmp_path_factory.mktemp("stack") / "run"
     objects = layouts.parse_documents((ROOT / "examples" / "demo.yaml").read_text())
-    layout = layouts.free_layout(layouts.default_layout(objects))
-    stack = Stack.start(directory, layout, crds=ROOT / "crds", say=print)
+    wanted = layouts.default_layout(objects)
+    stack = Stack.start_on_free_ports(directory, wanted, crds=ROOT / "crds", say=print)
+    layout = stack.layout
     try:
         without_session = [found for found in objects if found["kind"] != "MediaSession"]
         manifest = directory / "objects.yaml"

@@ -65,19 +65,18 @@ def _stack(
     """The running processes, the manifest that fits their ports, and its objects; ended unless kept."""
     objects = layouts.parse_documents(example.read_text())
     default = layouts.default_layout(objects)
-    layout = default if default.is_free() else layouts.free_layout(default)
     began = time.monotonic()
 
     def say(text: str) -> None:
         console.print(text, style="dim", highlight=False, soft_wrap=True)
 
-    stack = Stack.start(directory, layout, crds=crds, tied=tied, say=say)
+    stack = Stack.start_on_free_ports(directory, default, crds=crds, tied=tied, say=say)
     try:
         say(f"all healthy after {time.monotonic() - began:.1f} s")
         manifest = example
-        if layout is not default:
+        if stack.layout != default:
             manifest = directory / "demo.yaml"
-            manifest.write_text(layouts.rewrite(objects, layout))
+            manifest.write_text(layouts.rewrite(objects, stack.layout))
             say(f"a default port is taken; a copy with free ones is {manifest}")
         yield stack, manifest, objects
     except Exception:

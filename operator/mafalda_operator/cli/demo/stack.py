@@ -15,7 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from mafalda_operator.cli.demo.layout import HOST, PIPE_PORTS, WORKERS, Layout, ServerLayout
+from mafalda_operator.cli.demo.layout import (
+    HOST,
+    PIPE_PORTS,
+    WORKERS,
+    Layout,
+    ServerLayout,
+    free_layout,
+)
 from mafalda_operator.cli.local.cluster import LocalCluster
 from mafalda_operator.cli.local.errors import StartFailedError
 from mafalda_operator.cli.local.processes import identify
@@ -25,6 +32,7 @@ GATEWAY = "gateway"
 LEASE_NAMESPACE = "mafalda-system"
 START_SECONDS = 20.0
 STOP_SECONDS = 8.0
+PORT_ATTEMPTS = 4
 
 
 class Stack:
@@ -68,6 +76,25 @@ class Stack:
             cluster.down()
             raise
         return stack
+
+    @classmethod
+    def start_on_free_ports(
+        cls, directory: Path, wanted: Layout, *, crds: Path, tied: bool = True, say: Callable[[str], None]
+    ) -> Self:
+        """As ``start``, on the ports of ``wanted`` or, where one is taken, on free ones.
+
+        Finding ports and binding them are two steps: when somebody came in between, others are tried.
+        """
+        layout = wanted if wanted.is_free() else free_layout(wanted)
+        for _ in range(PORT_ATTEMPTS - 1):
+            try:
+                return cls.start(directory, layout, crds=crds, tied=tied, say=say)
+            except StartFailedError:
+                if layout.is_free():
+                    raise
+                say("a port was taken in between; others are tried")
+                layout = free_layout(wanted)
+        return cls.start(directory, layout, crds=crds, tied=tied, say=say)
 
     def _write_key(self) -> None:
         self.key_file.touch(mode=0o600)
