@@ -21,7 +21,7 @@ import yaml
 
 from mafalda_operator.cli.local import components
 from mafalda_operator.cli.local.binaries import Binaries, find_binaries, find_kubectl
-from mafalda_operator.cli.local.boot import ControlPlane, boot
+from mafalda_operator.cli.local.boot import ControlPlane, PortTakenError, boot
 from mafalda_operator.cli.local.components import Ports
 from mafalda_operator.cli.local.directory import CONTROL_PLANE, Paths, claimed, remove
 from mafalda_operator.cli.local.errors import KubectlFailedError, NotRunningError, StartFailedError
@@ -30,6 +30,7 @@ from mafalda_operator.cli.local.processes import ProcessGroup
 
 State = Literal["Running", "Degraded", "Stopped"]
 _START_TIMEOUT = 60.0
+_PORT_PAUSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,17 @@ class LocalCluster:
         """Starts the API server again, on its old port, and returns when it answers. Raises
         StartFailedError.
         """
-        plane = self._plane()
-        plane.spawn_apiserver()
-        plane.await_ready(time.monotonic() + timeout)
+        plane, deadline = self._plane(), time.monotonic() + timeout
+        while True:
+            plane.spawn_apiserver()
+            try:
+                plane.await_ready(deadline)
+            except PortTakenError:  # connections of one that was killed may hold its port for a moment
+                if time.monotonic() + _PORT_PAUSE > deadline:
+                    raise
+                time.sleep(_PORT_PAUSE)
+            else:
+                return
 
     def pause_apiserver(self) -> None:
         """SIGSTOP: connections stay open and nothing answers. Raises NotRunningError if it does not run."""
