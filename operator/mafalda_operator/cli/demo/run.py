@@ -33,10 +33,15 @@ def run(console: Console, report: Report, example: Path, crds: Path) -> None:
         with _stack(console, directory, example, crds, tied=True) as (stack, manifest, objects):
             asyncio.run(_steps(stack, manifest, objects, console, report))
             report.leftovers += stack.stop_processes()
+            _check_nothing_left(report)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if directory.exists():
         report.leftovers.append(str(directory))
+    _check_nothing_left(report)
+
+
+def _check_nothing_left(report: Report) -> None:
     if report.leftovers:
         raise DemoError(f"left behind: {', '.join(report.leftovers)}")
 

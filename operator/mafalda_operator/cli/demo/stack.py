@@ -23,6 +23,7 @@ from mafalda_operator.cli.demo.layout import (
     ServerLayout,
     free_layout,
 )
+from mafalda_operator.cli.local import processes
 from mafalda_operator.cli.local.cluster import LocalCluster
 from mafalda_operator.cli.local.errors import StartFailedError
 from mafalda_operator.cli.local.processes import identify
@@ -180,13 +181,17 @@ class Stack:
     def stop_processes(self) -> list[str]:
         """End operator, gateway and media servers by SIGTERM; what did not end in time, as leftovers."""
         names = [GATEWAY, OPERATOR, *(server.name for server in self.layout.servers)]
-        records = self.cluster.processes.records()
-        workers = {child for name in names if name in records for child in _children(records[name].pid)}
-        started = time.monotonic()
-        self.cluster.processes.stop(names, grace=STOP_SECONDS)
-        late = time.monotonic() - started > STOP_SECONDS
-        leftovers = [f"process {pid} (a media server's worker)" for pid in workers if identify(pid)]
-        return leftovers + (["a process that ignored SIGTERM"] if late else [])
+        records = {name: record for name, record in self.cluster.processes.records().items() if name in names}
+        workers = {pid for record in records.values() for pid in _children(record.pid)}
+        deadline = time.monotonic() + STOP_SECONDS
+        for record in records.values():
+            processes.send(record, signal.SIGTERM)
+        leftovers = [
+            f"{name} (process {record.pid}, not ended {STOP_SECONDS:g} s after SIGTERM)"
+            for name, record in records.items()
+            if not processes.wait(record, deadline - time.monotonic())
+        ]
+        return leftovers + [f"process {pid} (a media server's worker)" for pid in workers if identify(pid)]
 
     def stop(self) -> None:
         """End everything and remove the directory."""
