@@ -93,15 +93,14 @@ class Delivery:
             self._links.release(server, self._book.of(server))
 
     def _tell_change(self, server: ObjectKey, change: ServerChange) -> None:
-        held = self._held.get(server)
-        gone = dict(held.gone) if held is not None else {}
-        gone.update(dict.fromkeys(change.gone))
-        for key in change.changed:
-            gone.pop(key, None)  # wanted again
-        if gone and not self._allowed(server, gone):
-            change = ServerChange(changed=change.changed)
-        else:
-            change = ServerChange(changed=change.changed, gone=list(gone))
+        held, wanted = self._held.get(server), self._book.of(server)
+        asked_for = [*(held.gone if held is not None else ()), *change.gone]
+        gone = {key: None for key in asked_for if key not in wanted}
+        if not gone:
+            self._held.pop(server, None)
+        elif not self._allowed(server, gone):
+            gone = {}
+        change = ServerChange(changed=change.changed, gone=list(gone))
         if change.changed or change.gone:
             self._links.send(server, change)
 

@@ -17,7 +17,11 @@ from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable
 
 ResultT = TypeVar("ResultT")
 
-WRITERS = 16
+Job = Callable[[], Awaitable[Any]]
+
+WRITERS = 12
+PATIENT_WRITERS = 4
+"""Of what nobody waits for: statuses of routers, statuses that may yet change, events."""
 RATE = 400.0
 """Writes a second, sustained; a second's worth may come at once."""
 MAX_QUEUED = 100_000
@@ -63,47 +67,69 @@ class RateLimiter:
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
 
-class Writers:
-    """Runs jobs by urgency, in order within one. ``run`` must be awaited by somebody."""
+class _Queue:
+    """Jobs by urgency, in order within one."""
 
-    def __init__(self, limiter: RateLimiter | None = None, *, writers: int = WRITERS) -> None:
-        self._limiter = limiter or RateLimiter()
-        self._count = writers
-        self._heap: list[tuple[int, int, Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = []
+    def __init__(self) -> None:
+        self.heap: list[tuple[int, int, Job, asyncio.Future[Any]]] = []
         self._order = itertools.count()
         self._available = asyncio.Semaphore(0)
+
+    def put(self, urgency: Urgency, job: Job, future: asyncio.Future[Any]) -> None:
+        heapq.heappush(self.heap, (int(urgency), next(self._order), job, future))
+        self._available.release()
+
+    async def get(self) -> tuple[Job, asyncio.Future[Any]]:
+        await self._available.acquire()
+        *_, job, future = heapq.heappop(self.heap)
+        return job, future
+
+
+class Writers:
+    """Runs jobs by urgency, in order within one. ``run`` must be awaited by somebody.
+
+    What nobody waits for has few writers of its own: it never holds up what somebody waits for, neither
+    here nor by keeping the API server busy.
+    """
+
+    def __init__(
+        self, limiter: RateLimiter | None = None, *, writers: int = WRITERS, patient: int = PATIENT_WRITERS
+    ) -> None:
+        self._limiter = limiter or RateLimiter()
+        self._counts = (writers, patient)
+        self._urgent, self._patient = _Queue(), _Queue()
 
     def submit(self, urgency: Urgency, job: Callable[[], Awaitable[ResultT]]) -> asyncio.Future[ResultT]:
         """Queue a job; its result or exception comes in the future. Raises QueueFullError.
 
         A job whose future is cancelled before its turn is left out.
         """
-        if len(self._heap) >= MAX_QUEUED:
+        if self.queued >= MAX_QUEUED:
             raise QueueFullError(f"{MAX_QUEUED} writes wait for the API server")
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._heap, (int(urgency), next(self._order), job, future))
-        self._available.release()
+        queue = self._patient if urgency >= Urgency.ROUTER_STATUS else self._urgent
+        queue.put(urgency, job, future)
         return future
 
     @property
     def queued(self) -> int:
-        return len(self._heap)
+        return len(self._urgent.heap) + len(self._patient.heap)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._count):
-                group.create_task(self._write())
+            for queue, count in zip((self._urgent, self._patient), self._counts, strict=True):
+                for _ in range(count):
+                    group.create_task(self._write(queue))
 
     def close(self) -> None:
         """Cancel what waits."""
-        for *_, future in self._heap:
+        for *_, future in (*self._urgent.heap, *self._patient.heap):
             future.cancel()
 
-    async def _write(self) -> None:
+    async def _write(self, queue: _Queue) -> None:
         while True:
-            await self._available.acquire()
-            *_, job, future = heapq.heappop(self._heap)
+            job, future = await queue.get()
             if future.cancelled():
                 continue
             wait = self._limiter.take()
@@ -111,7 +137,7 @@ class Writers:
                 await asyncio.sleep(wait)
             await self._run_job(job, future)
 
-    async def _run_job(self, job: Callable[[], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
+    async def _run_job(self, job: Job, future: asyncio.Future[Any]) -> None:
         """Give the job's result or error to whoever waits for it."""
         error: Exception
         try:

@@ -227,10 +227,14 @@ async def test_a_watch_gives_events_and_tells_when_it_is_too_old(api: KubeApi, s
         {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "old"}},
     ]
     server.answers = [lambda _: web.Response(text="".join(json.dumps(line) + "\n" for line in lines))]
-    events = []
-    with pytest.raises(Gone):
+    events: list[Any] = []
+
+    async def follow() -> None:
         async for event in api.watch(SECRETS, "shop", field_selector="x=y", since=3, seconds=5):
-            events.append(event)  # noqa: PERF401  the error must not lose them
+            events.append(event)
+
+    with pytest.raises(Gone):
+        await follow()
     assert events == [lines[0]]
     assert server.requests[0].query["resourceVersion"] == "3"
 

@@ -18,17 +18,35 @@ def job(done: list[str], name: str) -> Callable[[], Awaitable[None]]:
 
 
 async def test_urgent_jobs_come_first_and_the_rest_in_order() -> None:
-    writers, done = Writers(writers=1), list[str]()
+    writers, done = Writers(writers=1, patient=0), list[str]()
     futures = [
-        writers.submit(Urgency.EVENT, job(done, "event")),
-        writers.submit(Urgency.ROUTER_STATUS, job(done, "router")),
+        writers.submit(Urgency.STATUS, job(done, "cluster")),
         writers.submit(Urgency.SESSION_STATUS, job(done, "session 1")),
         writers.submit(Urgency.SESSION_STATUS, job(done, "session 2")),
         writers.submit(Urgency.ACTION, job(done, "action")),
     ]
     task = asyncio.create_task(writers.run())
     await asyncio.gather(*futures)
-    assert done == ["action", "session 1", "session 2", "router", "event"]
+    assert done == ["action", "session 1", "session 2", "cluster"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_nobody_waits_for_never_holds_up_what_somebody_waits_for() -> None:
+    stuck = asyncio.Event()
+
+    async def slow() -> None:
+        await stuck.wait()
+
+    writers, done = Writers(writers=1, patient=1), list[str]()
+    event = writers.submit(Urgency.EVENT, slow)
+    router = writers.submit(Urgency.ROUTER_STATUS, job(done, "router"))
+    task = asyncio.create_task(writers.run())
+    async with asyncio.timeout(2):
+        await writers.submit(Urgency.SESSION_STATUS, job(done, "session"))
+        assert not event.done()
+        stuck.set()
+        await asyncio.gather(event, router)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -37,7 +55,7 @@ async def test_a_jobs_error_comes_to_who_waits_and_the_next_job_runs() -> None:
     async def broken() -> None:
         raise Throttled(429, "TooManyRequests", "busy", retry_after=0.2)
 
-    writers, done = Writers(writers=1), list[str]()
+    writers, done = Writers(writers=1, patient=1), list[str]()
     task = asyncio.create_task(writers.run())
     loop = asyncio.get_running_loop()
     with pytest.raises(Throttled):
@@ -54,7 +72,7 @@ async def test_a_job_that_ends_cancelled_does_not_end_its_writer() -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
-    writers, done = Writers(writers=1), list[str]()
+    writers, done = Writers(writers=1, patient=1), list[str]()
     task = asyncio.create_task(writers.run())
     with pytest.raises(ApiUnavailable):
         await writers.submit(Urgency.ACTION, cancelled)
@@ -66,7 +84,7 @@ async def test_a_job_that_ends_cancelled_does_not_end_its_writer() -> None:
 
 
 async def test_what_waits_at_the_end_is_cancelled() -> None:
-    writers = Writers(writers=1)
+    writers = Writers(writers=1, patient=1)
     future = writers.submit(Urgency.EVENT, job([], "never"))
     writers.close()
     assert future.cancelled()
