@@ -133,7 +133,7 @@ Everything runs on, the killed server too. In another shell:
 
   export KUBECONFIG={stack.cluster.kubeconfig}
   {stack.cluster.description.kubectl} get mafalda -A -o wide
-  .venv/bin/mafalda join ws://127.0.0.1:{stack.layout.gateway}/?roomId={name} \\
+  .venv/bin/mafalda join 'ws://127.0.0.1:{stack.layout.gateway}/?roomId={name}' \\
       --token "$(.venv/bin/mafalda token --session {name} --sub dora)" --publish video
 
 `make down` ends it.""",
