@@ -188,7 +188,7 @@ def _learn(data: bytes, at: int) -> None:
 
 def _response(data: bytes, pos: int) -> Response:
     number, accepted, kind, body, error, reason = flatbuffer.fields(data, pos, 6)
-    if number and accepted and data[pos + accepted] == 1 and not (kind or body or error or reason):
+    if number and accepted and data[pos + accepted] == 1 and not (body or error or reason):
         _learn(data, pos + number)
     return Response(
         flatbuffer.U32.unpack_from(data, pos + number)[0] if number else 0,

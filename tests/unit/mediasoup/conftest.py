@@ -13,7 +13,7 @@ from unit.mediasoup.fake_peer import FakePeer, OpenChannel
 
 from mediaserver.mediasoup.channel import Channel
 
-BOTH_LOOPS = frozenset({"test_channel", "test_process"})
+BOTH_LOOPS = frozenset({"test_channel", "test_channel_fuzz", "test_process"})
 """Modules whose tests run on asyncio's event loop and on uvloop."""
 
 
