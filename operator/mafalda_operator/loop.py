@@ -285,10 +285,8 @@ class Loop:
         if own.sessions:
             return all(session in decided.desired for session in own.sessions)
         if own.servers:
-            return scope.servers is None or own.servers <= scope.servers
-        return bool(own.clusters) and (
-            scope.clusters is None or own.clusters <= (scope.clusters or frozenset())
-        )
+            return _within(own.servers, scope.servers)
+        return bool(own.clusters) and _within(own.clusters, scope.clusters)
 
 
 def _within(part: frozenset[ObjectKey] | None, whole: frozenset[ObjectKey] | None) -> bool:
