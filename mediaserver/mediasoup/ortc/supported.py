@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Final
 
 from ..rtp_parameters import (
@@ -119,5 +120,8 @@ SUPPORTED_RTP_CAPABILITIES: Final = RtpCapabilities(
 
 
 def get_supported_rtp_capabilities() -> RtpCapabilities:
-    """What mediasoup can do, whatever a router was made for; preferred payload types are absent."""
-    return SUPPORTED_RTP_CAPABILITIES
+    """What mediasoup can do, whatever a router was made for; preferred payload types are absent.
+
+    A copy of its own for each caller.
+    """
+    return copy.deepcopy(SUPPORTED_RTP_CAPABILITIES)
