@@ -74,8 +74,8 @@ class Consumer(Node):
         self._rtp_parameters = rtp_parameters
         self._paused = status.paused
         self._producer_paused = status.producer_paused
-        # A pipe consumer has no score of its own.
-        self._score = BEST_SCORE if type == "pipe" else consumer_score(status.score)
+        # What goes into a pipe has no score of its own.
+        self._score = BEST_SCORE if transport.type == "pipe" else consumer_score(status.score)
         self._preferred_layers = layers_from_fbs(status.preferred_layers)
         self._current_layers: ConsumerLayers | None = None
         self._priority = 1

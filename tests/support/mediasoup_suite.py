@@ -1,4 +1,4 @@
-"""What the tests in integration/mediasoup/suite share: cases of mediasoup's own suite, and what they are made of."""
+"""What the tests in integration/mediasoup/suite share: how they name mediasoup's cases, and their values."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def case(file: str, name: str) -> Callable[[F], F]:
     return mark
 
 
-def extension(kind: Literal["audio", "video"], uri: str, id: int) -> RtpHeaderExtension:
-    return RtpHeaderExtension(kind=kind, uri=uri, preferred_id=id)
+def extension(kind: Literal["audio", "video"], uri: str, number: int) -> RtpHeaderExtension:
+    return RtpHeaderExtension(kind=kind, uri=uri, preferred_id=number)
 
 
 DEVICE = RtpCapabilities(
