@@ -212,9 +212,10 @@ class EndpointTransport(Transport):
         producer = self._find_producer(producer_id)
         if mid == "":
             raise InvalidArgumentError("mid is empty; leave it out to have one made")
+        ortc.check_rtp_capabilities(rtp_capabilities)
         params = ortc.get_consumer_rtp_parameters(
             producer.consumable_rtp_parameters,
-            ortc.validate_rtp_capabilities(rtp_capabilities),
+            rtp_capabilities,
             enable_rtx=producer.kind == "video" if enable_rtx is None else enable_rtx,
             pipe=pipe,
             ssrc=random_ssrc(),

@@ -13,12 +13,18 @@ from .producers import (
 from .scalability_modes import ScalabilityMode, parse_scalability_mode
 from .sctp import validate_sctp_stream_parameters
 from .supported import SUPPORTED_RTP_CAPABILITIES, get_supported_rtp_capabilities
-from .validation import validate_media_codec, validate_rtp_capabilities, validate_rtp_parameters
+from .validation import (
+    check_rtp_capabilities,
+    validate_media_codec,
+    validate_rtp_capabilities,
+    validate_rtp_parameters,
+)
 
 __all__ = [
     "SUPPORTED_RTP_CAPABILITIES",
     "ScalabilityMode",
     "can_consume",
+    "check_rtp_capabilities",
     "generate_router_rtp_capabilities",
     "get_consumable_rtp_parameters",
     "get_consumer_rtp_parameters",

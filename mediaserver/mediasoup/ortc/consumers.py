@@ -91,8 +91,8 @@ def get_consumer_rtp_parameters(
         else [_single_encoding(consumable, ssrc, ssrc + 1 if common.rtx else None)]
     )
     return RtpParameters(
-        codecs=common.codecs,
-        header_extensions=common.header_extensions,
+        codecs=common.codecs.copy(),
+        header_extensions=common.header_extensions.copy(),
         encodings=encodings,
         rtcp=consumable.rtcp,
         msid=consumable.msid,

@@ -113,9 +113,12 @@ def _allows_asymmetry(parameters: Parameters) -> bool:
 
 
 def _is_lower(a: int, b: int) -> bool:
-    """Level 1b lies between 1 and 1.1."""
+    """As in WebRTC and in mediasoup's h264-profile-level-id: but for level 1, all count as lower than 1b.
+
+    Level 1b is between 1 and 1.1, but whoever answers must answer as the others do.
+    """
     if a == _LEVEL_1_B:
         return b not in (10, _LEVEL_1_B)
     if b == _LEVEL_1_B:
-        return a == 10
+        return a != 10
     return a < b

@@ -1,7 +1,7 @@
 """Checking and completing what comes from outside.
 
-Each function returns its argument with defaults filled in (the argument itself, or one equal to it, when
-nothing is missing) and raises InvalidArgumentError naming the field that is wrong. As in mediasoup, numbers
+Each function returns its argument with defaults filled in (the argument itself when nothing is missing) and
+raises InvalidArgumentError naming the field that is wrong. As in mediasoup, numbers
 are checked to be numbers; whether they fit is found when a request is made of them.
 """
 
@@ -27,15 +27,21 @@ from ..rtp_parameters import (
 
 # What a dot matches in JavaScript is also what it matches here.
 _MIME_TYPE: Final = re.compile(r"(audio|video)/[^\n\r\u2028\u2029]", re.IGNORECASE | re.ASCII)
-_validated: Final = ContentCache[RtpCapabilities](256)
+_valid: Final = ContentCache[bool](256)
+
+
+def check_rtp_capabilities(caps: RtpCapabilities) -> None:
+    """Raises what `validate_rtp_capabilities` does; cheap for capabilities that were seen before."""
+
+    def check() -> bool:
+        validate_rtp_capabilities(caps)
+        return True
+
+    _valid.get(caps, check)
 
 
 def validate_rtp_capabilities(caps: RtpCapabilities) -> RtpCapabilities:
     """Capabilities of an endpoint, with `kind` and `channels` of each codec filled in."""
-    return _validated.get(caps, lambda: _capabilities(caps))
-
-
-def _capabilities(caps: RtpCapabilities) -> RtpCapabilities:
     codecs = validate_codecs(caps.codecs)
     for i, extension in enumerate(caps.header_extensions):
         where = f"headerExtensions[{i}]"
