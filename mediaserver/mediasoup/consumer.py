@@ -221,11 +221,11 @@ class Consumer(Node):
 
     def _on_score(self, body: Body) -> None:
         self._score = consumer_score(body.read(fbs.ScoreNotification).score)
-        self.on_score.emit(self._score)
+        Consumer.on_score.emit(self, self._score)
 
     def _on_layers_change(self, body: Body) -> None:
         self._current_layers = layers_from_fbs(body.read(fbs.LayersChangeNotification).layers)
-        self.on_layers_change.emit(self._current_layers)
+        Consumer.on_layers_change.emit(self, self._current_layers)
 
     def _on_trace(self, body: Body) -> None:
         self.on_trace.emit(consumer_trace(body.read(fbs.TraceNotification)))
@@ -234,9 +234,9 @@ class Consumer(Node):
         if self._producer_paused == paused:
             return
         self._producer_paused = paused
-        (self.on_producer_pause if paused else self.on_producer_resume).emit(None)
+        (Consumer.on_producer_pause if paused else Consumer.on_producer_resume).emit(self, None)
         if not self._paused:
-            (self.on_pause if paused else self.on_resume).emit(None)
+            (Consumer.on_pause if paused else Consumer.on_resume).emit(self, None)
 
 
 _REACTIONS: Final[dict[int, Callable[[Consumer, Body], None]]] = {

@@ -103,6 +103,12 @@ class EventSlot(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
+    def emit(self, obj: Emitter, value: T) -> None:
+        """Emits the event of `obj`, which is not made for that: without it there are no handlers."""
+        event: Event[T] | None = obj.__dict__.get(self._name)
+        if event is not None:
+            event.emit(value)
+
     @overload
     def __get__(self, obj: None, owner: type) -> Self: ...
     @overload
