@@ -37,7 +37,7 @@ from mafalda_operator.store import Store
 from mediaserver.wire.listen import ListenAddress, listen
 from mediaserver.wire.membership import ClusterKey
 
-FIRST_CONTACT_SECONDS = 15.0
+FIRST_CONTACT_SECONDS = 8.0
 """How long refusals are put down to a control plane that is still starting."""
 _END_SECONDS = 10.0
 

@@ -22,6 +22,8 @@ Job = Callable[[], Awaitable[Any]]
 WRITERS = 12
 PATIENT_WRITERS = 4
 """Of what nobody waits for: statuses of routers, statuses that may yet change, events."""
+LONGEST_PATIENCE = 2.0
+"""Seconds that each of these writers waits for the urgent ones to have nothing left."""
 RATE = 400.0
 """Writes a second, sustained; a second's worth may come at once."""
 MAX_QUEUED = 100_000
@@ -72,24 +74,29 @@ class _Queue:
 
     def __init__(self) -> None:
         self.heap: list[tuple[int, int, Job, asyncio.Future[Any]]] = []
+        self.empty = asyncio.Event()
+        self.empty.set()
         self._order = itertools.count()
         self._available = asyncio.Semaphore(0)
 
     def put(self, urgency: Urgency, job: Job, future: asyncio.Future[Any]) -> None:
         heapq.heappush(self.heap, (int(urgency), next(self._order), job, future))
+        self.empty.clear()
         self._available.release()
 
     async def get(self) -> tuple[Job, asyncio.Future[Any]]:
         await self._available.acquire()
         *_, job, future = heapq.heappop(self.heap)
+        if not self.heap:
+            self.empty.set()
         return job, future
 
 
 class Writers:
     """Runs jobs by urgency, in order within one. ``run`` must be awaited by somebody.
 
-    What nobody waits for has few writers of its own: it never holds up what somebody waits for, neither
-    here nor by keeping the API server busy.
+    What nobody waits for has few writers of its own, which let everything urgent go first, for so long: it
+    never holds up what somebody waits for, and a status that changes again meanwhile costs nothing.
     """
 
     def __init__(
@@ -130,12 +137,21 @@ class Writers:
     async def _write(self, queue: _Queue) -> None:
         while True:
             job, future = await queue.get()
+            if queue is self._patient:
+                await self._let_urgent_go_first()
             if future.cancelled():
                 continue
             wait = self._limiter.take()
             if wait > 0:
                 await asyncio.sleep(wait)
             await self._run_job(job, future)
+
+    async def _let_urgent_go_first(self) -> None:
+        try:
+            async with asyncio.timeout(LONGEST_PATIENCE):
+                await self._urgent.empty.wait()
+        except TimeoutError:
+            return  # the API server is too slow for what is urgent, too: a little goes on all the same
 
     async def _run_job(self, job: Job, future: asyncio.Future[Any]) -> None:
         """Give the job's result or error to whoever waits for it."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from mafalda_operator.effects import writers as writers_module
 from mafalda_operator.effects.errors import ApiUnavailable, Throttled
 from mafalda_operator.effects.writers import RateLimiter, Urgency, Writers
 
@@ -47,6 +48,28 @@ async def test_what_nobody_waits_for_never_holds_up_what_somebody_waits_for() ->
         assert not event.done()
         stuck.set()
         await asyncio.gather(event, router)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_urgent_jobs_go_first_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers_module, "LONGEST_PATIENCE", 0.1)
+    stuck = asyncio.Event()
+
+    async def slow() -> None:
+        await stuck.wait()
+
+    writers, done = Writers(writers=1, patient=1), list[str]()
+    urgent = [writers.submit(Urgency.ACTION, slow) for _ in range(2)]
+    patient = writers.submit(Urgency.EVENT, job(done, "event"))
+    task = asyncio.create_task(writers.run())
+    await asyncio.sleep(0.03)
+    assert done == []
+    async with asyncio.timeout(2):
+        await patient
+        assert done == ["event"]
+        stuck.set()
+        await asyncio.gather(*urgent)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
