@@ -22,6 +22,7 @@ from .enums import (
     SCTP_STATE_NAMES,
     SRTP_SUITE_NAMES,
     named,
+    numbered,
 )
 from .types import (
     ConsumerId,
@@ -46,7 +47,7 @@ from .types import (
 def listen_info_to_fbs(info: TransportListenInfo) -> fbs.ListenInfo:
     ports = info.port_range
     return fbs.ListenInfo(
-        protocol=PROTOCOL_NAMES.index(info.protocol),
+        protocol=numbered(PROTOCOL_NAMES, info.protocol, "protocol"),
         ip=info.ip,
         announced_address=info.announced_address,
         expose_internal_ip=info.expose_internal_ip,
@@ -94,7 +95,8 @@ def srtp_to_fbs(parameters: SrtpParameters | None) -> fbs_srtp.SrtpParameters | 
     if parameters is None:
         return None
     return fbs_srtp.SrtpParameters(
-        crypto_suite=SRTP_SUITE_NAMES.index(parameters.crypto_suite), key_base64=parameters.key_base64
+        crypto_suite=numbered(SRTP_SUITE_NAMES, parameters.crypto_suite, "crypto_suite"),
+        key_base64=parameters.key_base64,
     )
 
 
@@ -160,11 +162,12 @@ def dtls_to_fbs(parameters: DtlsParameters) -> web_rtc_transport.DtlsParameters:
     return web_rtc_transport.DtlsParameters(
         fingerprints=[
             web_rtc_transport.Fingerprint(
-                algorithm=FINGERPRINT_NAMES.index(fingerprint.algorithm), value=fingerprint.value
+                algorithm=numbered(FINGERPRINT_NAMES, fingerprint.algorithm, "algorithm of a fingerprint"),
+                value=fingerprint.value,
             )
             for fingerprint in parameters.fingerprints
         ],
-        role=DTLS_ROLE_NAMES.index(parameters.role),
+        role=numbered(DTLS_ROLE_NAMES, parameters.role, "DTLS role"),
     )
 
 

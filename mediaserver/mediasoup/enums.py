@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
+from .errors import InvalidArgumentError
 from .rtp_parameters import MediaKind
 from .types import (
     ConsumerType,
@@ -60,6 +61,15 @@ URI_NAMES: Final = (
     "urn:mediasoup:params:rtp-hdrext:packet-id",
 )
 URI_NUMBERS: Final = {uri: number for number, uri in enumerate(URI_NAMES)}
+
+
+def numbered(names: tuple[T, ...], name: T, what: str) -> int:
+    """The worker's number for a word of the API. InvalidArgumentError for one that there is not."""
+    try:
+        return names.index(name)
+    except ValueError:
+        known = ", ".join(str(known) for known in names if known is not None)
+        raise InvalidArgumentError(f"{what} is {name!r}; it must be one of {known}") from None
 
 
 def named(names: tuple[T, ...], number: int, what: str) -> T:

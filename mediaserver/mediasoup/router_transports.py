@@ -14,7 +14,7 @@ from ._fbs import web_rtc_transport as fbs_webrtc
 from .convert_transport import direct_dump, pipe_dump, plain_dump, webrtc_dump
 from .data_producer import DataProducer
 from .direct_transport import DirectTransport
-from .enums import SRTP_SUITE_NAMES
+from .enums import SRTP_SUITE_NAMES, numbered
 from .errors import CloseReason, InvalidArgumentError
 from .events import EventSlot
 from .messages import Body, Method
@@ -157,7 +157,7 @@ class RouterTransports(Node):
             rtcp_mux=rtcp_mux,
             comedia=comedia,
             enable_srtp=enable_srtp,
-            srtp_crypto_suite=SRTP_SUITE_NAMES.index(srtp_crypto_suite),
+            srtp_crypto_suite=numbered(SRTP_SUITE_NAMES, srtp_crypto_suite, "srtp_crypto_suite"),
         )
         method, undo = Method.ROUTER_CREATE_PLAINTRANSPORT, create_transports.undo(transport_id)
         return await self._create(method, request, build, child_id=transport_id, undo=undo)

@@ -328,11 +328,9 @@ async def test_pause_and_resume(room: Room) -> None:
     audio = await room.consume(room.audio)
     pauses, resumes = seen(audio.observer.on_pause), seen(audio.observer.on_resume)
     await audio.pause()
-    assert audio.paused
-    assert (await audio.dump()).paused
+    assert (audio.paused, (await audio.dump()).paused) == (True, True)
     await audio.resume()
-    assert not audio.paused
-    assert not (await audio.dump()).paused
+    assert (audio.paused, (await audio.dump()).paused) == (False, False)
     await asyncio.gather(
         audio.pause(), audio.resume(), audio.pause(), audio.pause(), audio.pause(), audio.resume()
     )

@@ -218,11 +218,9 @@ async def test_pause_and_resume(room: Room) -> None:
     consumer = await room.consume()
     pauses, resumes = seen(consumer.observer.on_pause), seen(consumer.observer.on_resume)
     await consumer.pause()
-    assert consumer.paused
-    assert (await consumer.dump()).paused
+    assert (consumer.paused, (await consumer.dump()).paused) == (True, True)
     await consumer.resume()
-    assert not consumer.paused
-    assert not (await consumer.dump()).paused
+    assert (consumer.paused, (await consumer.dump()).paused) == (False, False)
     p, r = consumer.pause, consumer.resume
     await asyncio.gather(p(), r(), p(), p(), p(), r())
     assert (len(pauses), len(resumes)) == (3, 3)

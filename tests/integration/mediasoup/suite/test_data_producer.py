@@ -139,11 +139,9 @@ async def test_pause_and_resume(transport: WebRtcTransport) -> None:
     producer = await produce(transport)
     pauses, resumes = seen(producer.observer.on_pause), seen(producer.observer.on_resume)
     await producer.pause()
-    assert producer.paused
-    assert (await producer.dump()).paused
+    assert (producer.paused, (await producer.dump()).paused) == (True, True)
     await producer.resume()
-    assert not producer.paused
-    assert not (await producer.dump()).paused
+    assert (producer.paused, (await producer.dump()).paused) == (False, False)
     p, r = producer.pause, producer.resume
     await asyncio.gather(p(), r(), p(), p(), p(), r())
     assert (len(pauses), len(resumes)) == (3, 3)

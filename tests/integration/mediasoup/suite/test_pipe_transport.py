@@ -312,7 +312,9 @@ async def test_connect_srtp_invalid(rooms: Rooms) -> None:
     await rejected(RequestRejectedError, pipe.connect(ip="127.0.0.2", port=9_999))
     wrong: Any = "chicken"
     unknown_suite = SrtpParameters(crypto_suite=wrong, key_base64=GCM_KEY.key_base64)
-    await rejected(ValueError, pipe.connect(ip="127.0.0.2", port=9_999, srtp_parameters=unknown_suite))
+    await rejected(
+        InvalidArgumentError, pipe.connect(ip="127.0.0.2", port=9_999, srtp_parameters=unknown_suite)
+    )
     for key in ("", "c2hvcnQ=", SHA1_KEY.key_base64):
         short = SrtpParameters(crypto_suite="AEAD_AES_256_GCM", key_base64=key)
         await rejected(RequestRejectedError, pipe.connect(ip="127.0.0.2", port=9_999, srtp_parameters=short))

@@ -115,7 +115,7 @@ async def test_create_srtp(router: Router) -> None:
     there: dict[str, Any] = {"ip": "127.0.0.2", "port": 9_999}
     unknown_suite = SrtpParameters(crypto_suite=wrong, key_base64=SHA1_KEY.key_base64)
     await rejected(RequestRejectedError, transport.connect(**there))
-    await rejected(ValueError, transport.connect(**there, srtp_parameters=unknown_suite))
+    await rejected(InvalidArgumentError, transport.connect(**there, srtp_parameters=unknown_suite))
     for key in ("", "c2hvcnQ="):
         short = SrtpParameters(crypto_suite="AES_CM_128_HMAC_SHA1_80", key_base64=key)
         await rejected(RequestRejectedError, transport.connect(**there, srtp_parameters=short))

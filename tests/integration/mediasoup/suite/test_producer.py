@@ -280,11 +280,9 @@ async def test_get_stats(audio: Producer, video: Producer) -> None:
 async def test_pause_and_resume(audio: Producer) -> None:
     pauses, resumes = seen(audio.observer.on_pause), seen(audio.observer.on_resume)
     await audio.pause()
-    assert audio.paused
-    assert (await audio.dump()).paused
+    assert (audio.paused, (await audio.dump()).paused) == (True, True)
     await audio.resume()
-    assert not audio.paused
-    assert not (await audio.dump()).paused
+    assert (audio.paused, (await audio.dump()).paused) == (False, False)
     # Events follow what happened, not who waited.
     await asyncio.gather(
         audio.pause(), audio.resume(), audio.pause(), audio.pause(), audio.pause(), audio.resume()

@@ -20,7 +20,7 @@ async def test_create_router(worker: Worker) -> None:
     router = await worker.create_router(media_codecs=MEDIA_CODECS, app_data={"room": 7})
     assert made == [router]
     assert router.id
-    assert not router.closed
+    assert [router.closed] == [False]
     assert len(router.rtp_capabilities.codecs) == 5  # two of the three with RTX
     assert router.rtp_capabilities.header_extensions
     assert router.app_data == {"room": 7}

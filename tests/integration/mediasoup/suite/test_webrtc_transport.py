@@ -194,7 +194,7 @@ async def test_connect_wrong(transport: WebRtcTransport) -> None:
         DtlsParameters(fingerprints=[no_algorithm], role="client"),
         DtlsParameters(fingerprints=[FINGERPRINT], role=wrong),
     ):
-        await rejected(ValueError, transport.connect(dtls_parameters=theirs))
+        await rejected(InvalidArgumentError, transport.connect(dtls_parameters=theirs))
     await rejected(
         RequestRejectedError,
         transport.connect(dtls_parameters=DtlsParameters(fingerprints=[], role="client")),
