@@ -251,5 +251,6 @@ async def test_settings_of_workers(start_worker: StartWorker) -> None:
 
 def test_supported_capabilities_are_the_routers_base() -> None:
     supported = get_supported_rtp_capabilities()
-    assert supported is ortc.SUPPORTED_RTP_CAPABILITIES
+    assert supported == ortc.SUPPORTED_RTP_CAPABILITIES
+    assert supported is not ortc.SUPPORTED_RTP_CAPABILITIES
     assert {"audio/opus", "video/VP8", "video/AV1"} <= {codec.mime_type for codec in supported.codecs}
