@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,16 +12,16 @@ from typing import Any
 from mafalda_operator.cli.demo import audit
 from mafalda_operator.cli.demo.call import Call
 from mafalda_operator.cli.demo.stack import GATEWAY, OPERATOR, Stack
-from mafalda_operator.cli.token_keys import SigningKey, key_of_session
+from mafalda_operator.cli.token_keys import key_of_session
 from mafalda_operator.model import ObjectKey
 
 from mediaserver.control.contract import Dump
 from mediaserver.wire.membership import ClusterKey
-from mediaserver.wire.tokens import ParticipantClaims, mint
 
 CLUSTER = ObjectKey("media", "main")
 NAMESPACE = "shop"
 READY_SECONDS = 20.0
+TOKEN_SECONDS = 600.0
 _names = (f"call-{number}" for number in itertools.count(1))
 
 
@@ -81,11 +80,9 @@ class Rig:
     # -- participants -----------------------------------------------------------------------------------
 
     async def url_and_token(self, session: str, name: str) -> tuple[str, str]:
-        signing = await self.signing_key(session)
-        return (await self.status(session))["url"], token(signing, session, name)
-
-    async def signing_key(self, session: str) -> SigningKey:
-        return await key_of_session(ObjectKey(NAMESPACE, session), self.stack.cluster.kubeconfig)
+        key = ObjectKey(NAMESPACE, session)
+        signing = await key_of_session(key, self.stack.cluster.kubeconfig)
+        return (await self.status(session))["url"], signing.sign(key, name, seconds=TOKEN_SECONDS)
 
     @contextlib.asynccontextmanager
     async def call(self, session: str, names: tuple[str, ...]) -> AsyncIterator[Call]:
@@ -153,22 +150,6 @@ class Rig:
         """The routers that really exist in a server's workers (`namespace/name`)."""
         found = await self.dump(server)
         return [router["name"] for worker in found.workers for router in worker["routers"]]
-
-
-def token(signing: SigningKey, session: str, name: str, **changes: Any) -> str:
-    """A participant's token; ``changes`` spoil it."""
-    now = time.time()
-    claims: dict[str, Any] = {
-        "iss": signing.issuer,
-        "sub": name,
-        "session": f"{NAMESPACE}/{session}",
-        "exp": now + 600,
-        "nbf": now,
-        "jti": secrets.token_hex(16),
-        "publish": True,
-        "subscribe": True,
-    }
-    return mint(ParticipantClaims(**(claims | changes)), signing.kid, signing.key)
 
 
 async def until(

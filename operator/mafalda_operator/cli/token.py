@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from pathlib import Path
 
 import click
@@ -14,7 +12,6 @@ from mafalda_operator.cli.token_keys import NoTokenKey, SigningKey, key_of_sessi
 from mafalda_operator.effects.errors import KubeError
 from mafalda_operator.model import ObjectKey
 from mediaserver.wire.errors import TokenError
-from mediaserver.wire.tokens import ParticipantClaims, mint
 
 
 @click.command()
@@ -56,20 +53,10 @@ def token(
     namespace, _, name = session.partition("/")
     if not namespace or not name or "/" in name:
         raise click.BadParameter("must be NAMESPACE/NAME", param_hint="--session")
-    signing = _signing_key(ObjectKey(namespace, name), kubeconfig, key_file, kid, issuer)
-    now = time.time()
-    claims = ParticipantClaims(
-        iss=signing.issuer,
-        sub=sub,
-        session=session,
-        publish=publish,
-        subscribe=subscribe,
-        nbf=int(now),
-        exp=int(now + ttl),
-        jti=secrets.token_hex(16),
-    )
+    key = ObjectKey(namespace, name)
+    signing = _signing_key(key, kubeconfig, key_file, kid, issuer)
     try:
-        click.echo(mint(claims, signing.kid, signing.key))
+        click.echo(signing.sign(key, sub, seconds=ttl, publish=publish, subscribe=subscribe))
     except TokenError as error:
         raise click.ClickException(str(error)) from error
 

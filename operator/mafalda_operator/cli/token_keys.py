@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from mafalda_operator.effects.api import CLUSTERS, NAMESPACES, SECRETS, SESSIONS
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.errors import NotFound
 from mafalda_operator.model import KeySet, MediaCluster, MediaSession, ObjectKey
-from mediaserver.wire.tokens import MIN_KEY_BYTES
+from mediaserver.wire.tokens import MIN_KEY_BYTES, ParticipantClaims, mint
 
 
 class NoTokenKey(Exception):  # noqa: N818  named for what is missing
@@ -25,6 +27,29 @@ class SigningKey:
     issuer: str
     kid: str
     key: bytes
+
+    def sign(
+        self,
+        session: ObjectKey,
+        participant: str,
+        *,
+        seconds: float,
+        publish: bool = True,
+        subscribe: bool = True,
+    ) -> str:
+        """A participant's token, accepted when dialling for `seconds` from now. Raises TokenError."""
+        now = time.time()
+        claims = ParticipantClaims(
+            iss=self.issuer,
+            sub=participant,
+            session=str(session),
+            publish=publish,
+            subscribe=subscribe,
+            nbf=int(now),
+            exp=int(now + seconds),
+            jti=secrets.token_hex(16),
+        )
+        return mint(claims, self.kid, self.key)
 
     def __repr__(self) -> str:
         return f"SigningKey(issuer={self.issuer!r}, kid={self.kid!r}, key=<secret>)"

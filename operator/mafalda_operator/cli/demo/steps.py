@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from mafalda_operator.cli.participant import CallEnded, Participant
 from mafalda_operator.cli.token_keys import key_of_session
 from mafalda_operator.effects.api import CLUSTERS, ROUTERS, SESSIONS, KubeApi, Object
 from mafalda_operator.model import ObjectKey
-from mediaserver.wire import tokens
 from mediaserver.wire.close_codes import ENDED
 from mediaserver.wire.membership import ClusterKey
 
@@ -108,10 +105,11 @@ class Demo:
         """One publishes and two receive through the pipes; then all three publish and receive."""
         self._say("2. three participants join with real media, each on another media server")
         url = (await self._session())["status"]["url"]
-        token_of = await self._tokens()
+        session = ObjectKey(*self.session)
+        signing = await key_of_session(session, self.stack.cluster.kubeconfig)
         async with table.live(self.console, call, self.server_of):
             for index, name in enumerate(NAMES):
-                await call.join(url, token_of(name), publish=index == 0)
+                await call.join(url, signing.sign(session, name, seconds=TOKEN_SECONDS), publish=index == 0)
             servers = {self.server_of(router) for router in call.routers().values()}
             if len(servers) != len(NAMES):
                 raise DemoError(f"the participants sit on {len(servers)} servers: {call.routers()}")
@@ -131,25 +129,6 @@ class Demo:
         slow = [flow for flow in call.flows() if flow.received.rate(now) < STEADY_VIDEO_RATE]
         if slow:
             raise DemoError(f"less than {STEADY_VIDEO_RATE:g} frames/s: {', '.join(map(str, slow))}")
-
-    async def _tokens(self) -> Callable[[str], str]:
-        signing = await key_of_session(ObjectKey(*self.session), self.stack.cluster.kubeconfig)
-
-        def token_of(name: str) -> str:
-            now = time.time()
-            claims = tokens.ParticipantClaims(
-                iss=signing.issuer,
-                sub=name,
-                session="/".join(self.session),
-                exp=now + TOKEN_SECONDS,
-                nbf=now,
-                jti=secrets.token_hex(16),
-                publish=True,
-                subscribe=True,
-            )
-            return tokens.mint(claims, signing.kid, signing.key)
-
-        return token_of
 
     # -- 3 ----------------------------------------------------------------------------------------------
 
