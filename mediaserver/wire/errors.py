@@ -7,7 +7,7 @@
     ├── ProtocolError       it says what this side cannot read
     ├── RemoteError         it answered with an error
     ├── MembershipError     it does not prove that it belongs to the MediaCluster, or a key cannot be used
-    ├── TokenError          a participant's token is refused
+    ├── TokenError          a token is refused
     ├── ListenError         an address cannot be listened on
     └── ResyncNeededError   a delta does not fit what is held
 
@@ -67,10 +67,10 @@ class MembershipError(WireError):
 
 
 class TokenError(WireError):
-    """A participant's token is refused; ``reason`` is one word that a close frame may carry.
+    """A token is refused; ``reason`` is one word that a close frame may carry.
 
-    One of malformed, unknownKey, forged, wrongAudience, wrongIssuer, notYetValid, expired, wrongSession,
-    wrongPeer.
+    One of malformed, unknownKey, forged, wrongAudience, wrongIssuer, notYetValid, expired; for participants
+    also wrongSession, wrongPeer, for applications' workers revoked.
     """
 
     def __init__(self, reason: str, message: str = "") -> None:

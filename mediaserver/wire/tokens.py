@@ -10,38 +10,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 
-import jwt
 import msgspec
-from jwt.types import Options
 
+from mediaserver.wire import signed
 from mediaserver.wire.errors import TokenError
+from mediaserver.wire.signed import ALGORITHM, LEEWAY, MIN_KEY_BYTES, key_id
 
 AUDIENCE = "mafalda/session"
-ALGORITHM = "HS256"
-MIN_KEY_BYTES = 32
-MAX_TOKEN_BYTES = 8192
-LEEWAY = 30.0
-"""Seconds by which clocks may differ."""
 RESUME_LIFETIME = 12 * 3600
 """Seconds for which a resume token is accepted at most, counted from the first join."""
-
-
-_SIGNATURE_ONLY: Options = {
-    "verify_exp": False,
-    "verify_nbf": False,
-    "verify_iat": False,
-    "verify_aud": False,
-    "verify_iss": False,
-    "verify_sub": False,
-    "verify_jti": False,
-}
-# The claims are checked here, against the caller's clock and one reason at a time.
 
 
 class ParticipantClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a token says. Times are seconds since 1970."""
 
-    aud: str = msgspec.field(default=AUDIENCE)
+    aud: str = AUDIENCE
     iss: str
     sub: str
     session: str
@@ -55,10 +38,7 @@ class ParticipantClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 def mint(claims: ParticipantClaims, kid: str, key: bytes) -> str:
     """The signed token. Raises TokenError (malformed) for a key of less than 32 bytes."""
-    if len(key) < MIN_KEY_BYTES:
-        raise TokenError("malformed", f"key {kid} has {len(key)} bytes, HS256 needs {MIN_KEY_BYTES}")
-    payload = {"aud": claims.aud, **msgspec.to_builtins(claims)}
-    return jwt.encode(payload, key, algorithm=ALGORITHM, headers={"kid": kid})
+    return signed.sign(claims, AUDIENCE, kid, key)
 
 
 def mint_resume(claims: ParticipantClaims, keys: Mapping[str, bytes], *, now: float) -> str:
@@ -94,19 +74,13 @@ def verify(
     """The claims of ``token``, once all of them hold for participant ``peer_id`` of ``session``.
 
     ``now`` is wall-clock time. Raises TokenError, whose ``reason`` is the first thing that is wrong, in
-    this order: malformed, unknownKey, forged, malformed (claims), wrongAudience, wrongIssuer,
+    this order: malformed, unknownKey, forged, wrongAudience, malformed (claims), wrongIssuer,
     notYetValid, expired, wrongSession, wrongPeer.
     """
-    kid = key_id(token)
-    key = keys.get(kid)
-    if key is None or len(key) < MIN_KEY_BYTES:
-        raise TokenError("unknownKey", f"no token key {kid!r} counts for session {session}")
-    claims = _decode(token, key)
-    if claims.aud != AUDIENCE:
-        raise TokenError("wrongAudience", f"the token's aud is {claims.aud!r}, not {AUDIENCE!r}")
+    claims = signed.read(token, keys, ParticipantClaims, audience=AUDIENCE, what=f"session {session}")
     if claims.iss not in issuers:
         raise TokenError("wrongIssuer", f"the token's iss is {claims.iss!r}, not the session's MediaCluster")
-    _check_times(claims, now, leeway)
+    signed.check_times(claims.nbf, claims.exp, now, leeway)
     if claims.session != session:
         raise TokenError("wrongSession", f"the token is for session {claims.session!r}, not {session!r}")
     if claims.sub != peer_id:
@@ -114,36 +88,14 @@ def verify(
     return claims
 
 
-def key_id(token: str) -> str:
-    """The `kid` that the token's header names, not verified. Raises TokenError (malformed)."""
-    if len(token) > MAX_TOKEN_BYTES:
-        raise TokenError("malformed", f"the token is longer than {MAX_TOKEN_BYTES} bytes")
-    try:
-        kid = jwt.get_unverified_header(token).get("kid")
-    except jwt.InvalidTokenError as error:
-        raise TokenError("malformed", f"the token cannot be read: {error}") from error
-    if not isinstance(kid, str) or not kid:
-        raise TokenError("malformed", "the token's header has no kid")
-    return kid
-
-
-def _decode(token: str, key: bytes) -> ParticipantClaims:
-    try:
-        payload = jwt.decode(token, key, algorithms=[ALGORITHM], options=_SIGNATURE_ONLY)
-    except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
-        raise TokenError("forged", f"the token's signature does not hold: {error}") from error
-    except jwt.InvalidTokenError as error:
-        raise TokenError("malformed", f"the token cannot be read: {error}") from error
-    if "aud" not in payload:
-        raise TokenError("malformed", "the token has no aud")
-    try:
-        return msgspec.convert(payload, ParticipantClaims)
-    except msgspec.ValidationError as error:
-        raise TokenError("malformed", f"the token's claims cannot be read: {error}") from error
-
-
-def _check_times(claims: ParticipantClaims, now: float, leeway: float) -> None:
-    if now + leeway < claims.nbf:
-        raise TokenError("notYetValid", f"the token is valid in {claims.nbf - now:.0f} s only")
-    if now - leeway >= claims.exp:
-        raise TokenError("expired", f"the token expired {now - claims.exp:.0f} s ago")
+__all__ = [
+    "ALGORITHM",
+    "AUDIENCE",
+    "LEEWAY",
+    "MIN_KEY_BYTES",
+    "ParticipantClaims",
+    "key_id",
+    "mint",
+    "mint_resume",
+    "verify",
+]

@@ -13,6 +13,7 @@ requests, the server sends ``report`` and ``load`` notifications to whoever is c
 | report | server to dialler, notification | Report | |
 | load | server to dialler, notification, every second | Load | |
 | dump | either role to server | Empty | Dump: every worker object that exists, from the workers themselves |
+| tenants | either role to server | Empty | TenantWorkers: the workers that run here for applications |
 
 Both sides of the greeting are in ``contract.greeting``. Field names are camelCase on the wire. Unknown
 fields are ignored. Durations are seconds (float).
@@ -86,6 +87,15 @@ class WorkerState(WireStruct, frozen=True, tag="worker"):
     reason: str = ""
 
 
+class TenantOffer(WireStruct, frozen=True):
+    """What a server that runs workers for applications (Remote Mediasoup) holds for them."""
+
+    versions: list[str]
+    """Versions of mediasoup whose workers it has."""
+    cores: int
+    """Cores of the server, which sessions and tenants share."""
+
+
 class ServerHello(WireStruct, frozen=True):
     protocol_version: int
     cluster_uid: str
@@ -105,9 +115,22 @@ class ServerHello(WireStruct, frozen=True):
     nonce: str
     proof: str
     zone: str = ""
+    tenants: TenantOffer | None = None
+    """None: it runs no workers for applications."""
 
 
 # -- desired state --------------------------------------------------------------------------------------
+
+
+class WorkerTokens(WireStruct, frozen=True):
+    """Whose tokens admit applications' workers: those of the key sets with ``workers: true``."""
+
+    issuers: list[str]
+    """Accepted `iss` claims: the MediaCluster's UID and names."""
+    keys: dict[str, str]
+    """kid to key, base64. Kept in memory; never logged, never reported."""
+    revoked: list[str] = []
+    """`jti` of tokens that count no more, sorted."""
 
 
 class SettingsEntry(WireStruct, frozen=True, tag="settings"):
@@ -115,6 +138,8 @@ class SettingsEntry(WireStruct, frozen=True, tag="settings"):
 
     prune_delay: float = 10.0
     silence_timeout: float = 3.0
+    worker_tokens: WorkerTokens | None = None
+    """None: no application is admitted."""
 
 
 class SessionEntry(WireStruct, frozen=True, tag="session"):
@@ -252,6 +277,18 @@ class PeerAge(WireStruct, frozen=True):
     """Seconds since anything was last heard from it."""
 
 
+class TenantLoad(WireStruct, frozen=True):
+    """The workers that run here for applications, all together."""
+
+    workers: int
+    free: int
+    """How many more would be taken now."""
+    cpu: float
+    """Cores used over the last second."""
+    by_token: dict[str, int] = {}
+    """How many workers each token (by its `jti`) has here."""
+
+
 class Load(WireStruct, frozen=True):
     """Live figures; they never enter a custom resource."""
 
@@ -260,6 +297,8 @@ class Load(WireStruct, frozen=True):
     """By router key."""
     peers: list[PeerAge]
     free_pipe_ports: int
+    tenants: TenantLoad | None = None
+    """None: the server runs no workers for applications."""
 
 
 class Dump(WireStruct, frozen=True):
@@ -267,6 +306,33 @@ class Dump(WireStruct, frozen=True):
 
     workers: list[dict[str, Any]]
     """By slot: {slot, pid, routers: [{id, name, transports: [..], producers: [..], consumers: [..]}]}."""
+
+
+class TenantWorker(WireStruct, frozen=True):
+    """One worker that runs for an application."""
+
+    id: str
+    subject: str
+    """`sub` of the token that it was made with."""
+    token: str
+    """That token's `jti`."""
+    version: str
+    """The worker's version of mediasoup."""
+    pid: int
+    attached: bool
+    """Whether its application is connected; False while a lost connection may still come back."""
+    age: float
+    """Seconds since it was started."""
+    cpu: float
+    """Cores used over the last second."""
+    memory: int
+    """Resident bytes."""
+    consumers: int
+    transports: int
+
+
+class TenantWorkers(WireStruct, frozen=True):
+    workers: list[TenantWorker]
 
 
 # -- errors (JSON-RPC error codes) ----------------------------------------------------------------------
