@@ -75,10 +75,11 @@ def read(
         raise TokenError("forged", f"the token's signature does not hold: {error}") from error
     except jwt.InvalidTokenError as error:
         raise TokenError("malformed", f"the token cannot be read: {error}") from error
-    if "aud" not in payload:
-        raise TokenError("malformed", "the token has no aud")
-    if payload["aud"] != audience:
-        raise TokenError("wrongAudience", f"the token's aud is {payload['aud']!r}, not {audience!r}")
+    aud = payload.get("aud")
+    if not isinstance(aud, str):
+        raise TokenError("malformed", f"the token's aud is {aud!r}, not {audience!r}")
+    if aud != audience:
+        raise TokenError("wrongAudience", f"the token's aud is {aud!r}, not {audience!r}")
     try:
         return msgspec.convert(payload, claims)
     except msgspec.ValidationError as error:
