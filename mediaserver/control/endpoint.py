@@ -17,7 +17,14 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from mediaserver.control.contract import ControlHello, Dump, Load, ReportedEntry, ServerHello
+from mediaserver.control.contract import (
+    ControlHello,
+    Dump,
+    Load,
+    ReportedEntry,
+    ServerHello,
+    TenantWorkers,
+)
 from mediaserver.control.converge import Converger
 from mediaserver.control.facts import ServerFacts
 from mediaserver.control.membership_state import MembershipState
@@ -38,13 +45,14 @@ MAX_CONNECTIONS = 256
 
 
 class Reporting(Protocol):
-    """Where reports, load and dumps come from."""
+    """Where reports, load, dumps and the list of applications' workers come from."""
 
     @property
     def last_load(self) -> Load | None: ...
     def states(self) -> dict[str, ReportedEntry]: ...
     def load(self) -> Load: ...
     async def dump(self) -> Dump: ...
+    async def tenants(self) -> TenantWorkers: ...
 
 
 class ControlEndpoint:
@@ -156,6 +164,9 @@ class ControlEndpoint:
 
     async def dump(self) -> Dump:
         return await self._reporting.dump()
+
+    async def tenants(self) -> TenantWorkers:
+        return await self._reporting.tenants()
 
     # -- reporting ------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from mediaserver.control.contract import (
     Address,
     PortRange,
     ServerHello,
+    TenantOffer,
     WorkerState,
 )
 from mediaserver.pool import PoolConfig
@@ -29,6 +30,8 @@ class ServerFacts:
     participants: ListenAddress
     pool: PoolConfig
     zone: str = ""
+    tenants: TenantOffer | None = None
+    """What it holds for applications' workers; None: it takes none."""
     instance_id: str = field(default_factory=lambda: secrets.token_hex(8))
     """New at each process start."""
 
@@ -68,6 +71,7 @@ class ServerFacts:
             nonce=nonce,
             proof="",
             zone=self.zone,
+            tenants=self.tenants,
         )
 
 

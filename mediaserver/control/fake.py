@@ -30,6 +30,9 @@ from mediaserver.control.contract import (
     RouterEntry,
     RouterLoad,
     ServerHello,
+    TenantLoad,
+    TenantOffer,
+    TenantWorker,
     WorkerLoad,
 )
 from mediaserver.control.fake_session import FakeSession
@@ -99,6 +102,10 @@ class FakeMediaServer:
         self.router_loads: dict[str, RouterLoad] = {}
         """Load to tell of routers, by router key; the others are empty."""
         self.worker_cpu: dict[int, float] = {}
+        self.tenant_offer: TenantOffer | None = None
+        self.tenant_load: TenantLoad | None = None
+        self.tenant_workers: list[TenantWorker] = []
+        """What to tell of applications' workers; at first: it runs none."""
         self.peers: list[PeerAge] | None = None
         """Ages to tell; None: those of the network."""
         self.quiet_since: float | None = None
@@ -278,6 +285,7 @@ class FakeMediaServer:
             nonce=nonce,
             proof="",
             zone=self.zone,
+            tenants=self.tenant_offer,
         )
 
     def load(self) -> Load:
@@ -297,6 +305,7 @@ class FakeMediaServer:
             routers={key: self.router_loads.get(key, _IDLE) for key in routers},
             peers=self._peer_ages() if self.peers is None else self.peers,
             free_pipe_ports=1000,
+            tenants=self.tenant_load,
         )
 
     def _peer_ages(self) -> list[PeerAge]:

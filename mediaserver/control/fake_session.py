@@ -27,6 +27,7 @@ from mediaserver.control.contract import (
     ReportedEntry,
     Role,
     ServerHello,
+    TenantWorkers,
 )
 from mediaserver.control.contract.greeting import prove_acceptor, verify_dialler
 from mediaserver.wire import frames, membership
@@ -57,6 +58,7 @@ class FakeSession:
         methods.on("apply", Apply, self._apply)
         methods.on("resync", Empty, self._resync)
         methods.on("dump", Empty, self._dump)
+        methods.on("tenants", Empty, self._tenants)
 
     @classmethod
     async def accept(cls, server: FakeMediaServer, request: web.Request) -> FakeSession:
@@ -184,6 +186,11 @@ class FakeSession:
         await self._server.awake.wait()
         self._check_greeted()
         return self._server.dump()
+
+    async def _tenants(self, _: Empty) -> TenantWorkers:
+        await self._server.awake.wait()
+        self._check_greeted()
+        return TenantWorkers(workers=self._server.tenant_workers)
 
     def _check_greeted(self) -> None:
         if self.role is None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mediaserver.cascade import CascadeHost, HostedRouter
 from mediaserver.control.contract import (
@@ -19,6 +19,9 @@ from mediaserver.control.contract import (
     RouterEntry,
     RouterLoad,
     RouterState,
+    TenantLoad,
+    TenantWorker,
+    TenantWorkers,
     WorkerLoad,
     link_key,
     router_key,
@@ -33,8 +36,18 @@ DUMP_DEADLINE = 4.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+class TenantsView(Protocol):
+    """Who runs workers here for applications, as far as it is told about."""
+
+    def load(self) -> TenantLoad:
+        """All of them together, over the last second."""
+
+    def workers(self) -> list[TenantWorker]:
+        """Each of them, as it is now."""
+
+
 class Reporting:
-    """Reads pool, cascade and converger; owns nothing but the figures of the last second."""
+    """Reads pool, cascade, converger and tenants; owns nothing but the figures of the last second."""
 
     def __init__(
         self,
@@ -42,6 +55,7 @@ class Reporting:
         pool: WorkerPool,
         converger: Converger,
         *,
+        tenants: TenantsView | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.last_load: Load | None = None
@@ -49,6 +63,7 @@ class Reporting:
         self._host = host
         self._pool = pool
         self._converger = converger
+        self._tenants = tenants
         self._clock = clock
         self._cpu: dict[int, tuple[int, float, float]] = {}
         """By slot: pid, moment and CPU seconds of the last reading."""
@@ -113,6 +128,7 @@ class Reporting:
             routers=routers,
             peers=self._host.peer_ages(),
             free_pipe_ports=max(0, config.pipe_end_port - config.pipe_port + 1 - pipes),
+            tenants=None if self._tenants is None else self._tenants.load(),
         )
         return self.last_load
 
@@ -138,6 +154,10 @@ class Reporting:
             if before is not None and now is not None and before[0] == now[0] and now[1] > before[1]:
                 cores[slot.index] = (now[2] - before[2]) / (now[1] - before[1])
         return cores
+
+    async def tenants(self) -> TenantWorkers:
+        """The workers that run here for applications; none on a server that runs none."""
+        return TenantWorkers(workers=[] if self._tenants is None else self._tenants.workers())
 
     # -- dump -----------------------------------------------------------------------------------------
 

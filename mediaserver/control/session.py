@@ -27,6 +27,7 @@ from mediaserver.control.contract import (
     ReportedEntry,
     Role,
     ServerHello,
+    TenantWorkers,
 )
 from mediaserver.control.contract.greeting import prove_acceptor, verify_dialler
 from mediaserver.control.membership_state import MembershipStateError, OtherClusterError, StaleEpochError
@@ -69,6 +70,7 @@ class ControlSession:
         methods.on("apply", Apply, self._apply)
         methods.on("resync", Empty, self._resync)
         methods.on("dump", Empty, self._dump)
+        methods.on("tenants", Empty, self._tenants)
 
     async def run(self) -> None:
         """Challenge, then answer until the connection ends. Raises WireError when the other side ended it."""
@@ -196,6 +198,10 @@ class ControlSession:
     async def _dump(self, _: Empty) -> Dump:
         self._check_greeted()
         return await self._endpoint.dump()
+
+    async def _tenants(self, _: Empty) -> TenantWorkers:
+        self._check_greeted()
+        return await self._endpoint.tenants()
 
     def _check_greeted(self) -> None:
         if self.role is None:

@@ -20,6 +20,7 @@ from mediaserver.control.contract import (
     ReportedEntry,
     Role,
     ServerHello,
+    TenantWorkers,
 )
 from mediaserver.control.contract.greeting import Greeter
 from mediaserver.wire.errors import WireError
@@ -100,6 +101,9 @@ class ControlClient:
 
     async def dump(self) -> Dump:
         return await self.connection.call("dump", Empty(), Dump)
+
+    async def tenants(self) -> TenantWorkers:
+        return await self.connection.call("tenants", Empty(), TenantWorkers)
 
     async def until(self, condition: Callable[[], bool], what: str, *, deadline: float = DEADLINE) -> None:
         """Wait until a report, a load or the end of the connection makes ``condition`` true."""

@@ -24,6 +24,7 @@ from mediaserver.control.contract import (
     ERROR_VERSION_SKEW,
     ControlHello,
     DesiredEntry,
+    Role,
     RouterEntry,
     RouterState,
     ServerHello,
@@ -179,7 +180,7 @@ class ControlContract:
 
     async def test_hello_comes_first_and_once(self, subject: Subject) -> None:
         async with dialled(subject.url) as client:
-            for ask in (client.resync, client.dump, lambda: client.apply(desired())):
+            for ask in (client.resync, client.dump, client.tenants, lambda: client.apply(desired())):
                 with pytest.raises(RemoteError) as error:
                     await ask()
                 assert error.value.code == ERROR_NOT_ALLOWED
@@ -244,6 +245,16 @@ class ControlContract:
             await observer.until(lambda: ready(observer, "a"), "the router is reported to observers")
             await observer.until(lambda: bool(observer.loads), "load")
             assert await observer.dump() == await operator.dump()
+
+    @pytest.mark.parametrize("role", ["operator", "observer"])
+    async def test_workers_of_applications(self, subject: Subject, role: Role) -> None:
+        """A server that runs none says so wherever it is asked."""
+        async with dialled(subject.url) as client:
+            hello = await client.hello(subject.key, role=role)
+            assert hello.tenants is None
+            assert (await client.tenants()).workers == []
+            await client.until(lambda: bool(client.loads), "load")
+            assert client.loads[-1].tenants is None
 
     async def test_an_observer_may_not_apply(self, subject: Subject) -> None:
         async with dialled(subject.url) as observer:
