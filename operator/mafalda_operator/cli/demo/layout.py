@@ -23,7 +23,7 @@ PIPE_PORTS = 60
 
 @dataclass(frozen=True)
 class ServerLayout:
-    """One media server's ports on loopback."""
+    """One media server's address, ports and whatever else it is started with."""
 
     name: str
     internal: int
@@ -33,10 +33,18 @@ class ServerLayout:
     """First of WORKERS ports, UDP and TCP."""
     pipe: int
     """First of PIPE_PORTS UDP ports."""
+    host: str = HOST
+    """Of its listeners, clients and pipes."""
+    tenants: tuple[int, int] | None = None
+    """First and last port of applications' workers, which need not all be free; None: it runs none."""
+    flags: tuple[str, ...] = ()
+    """Further ones of its command."""
+    network: str | None = None
+    """File of the network namespace that it runs in; None: ours."""
 
     @property
     def endpoint(self) -> str:
-        return f"{HOST}:{self.internal}"
+        return f"{self.host}:{self.internal}"
 
     def tcp(self) -> Iterator[int]:
         yield from (self.internal, self.participants, self.health, *self.clients())
@@ -58,10 +66,11 @@ class Layout:
     servers: tuple[ServerLayout, ...]
 
     def is_free(self) -> bool:
-        """Whether every port could be bound just now."""
+        """Whether every port could be bound just now; in another network namespace they count as free."""
+        here = [server for server in self.servers if server.network is None]
         tcp = [self.gateway, self.gateway_health, self.operator_health]
-        tcp += [port for server in self.servers for port in server.tcp()]
-        udp = [port for server in self.servers for port in server.udp()]
+        tcp += [port for server in here for port in server.tcp()]
+        udp = [port for server in here for port in server.udp()]
         return all(ports.is_free(port, host=HOST) for port in tcp) and all(
             ports.is_free(port, host=HOST, protocols=("udp",)) for port in udp
         )
@@ -99,8 +108,14 @@ def default_layout(documents: list[Document]) -> Layout:
 
 
 def free_layout(default: Layout) -> Layout:
-    """The same servers on ports that are free now."""
-    picker = ports.PortPicker(host=HOST)
+    """The same servers on ports that are free now, and outside what applications' workers may use."""
+    tenants = {
+        port
+        for server in default.servers
+        if server.tenants
+        for port in range(server.tenants[0], server.tenants[1] + 1)
+    }
+    picker = ports.PortPicker(host=HOST, avoid=tenants)
     servers = tuple(
         replace(
             server,

@@ -85,19 +85,13 @@ def _stack(
             say(f"a default port is taken; a copy with free ones is {manifest}")
         yield stack, manifest, objects
     except Exception:
-        say(f"the processes' logs are kept in {_keep_logs(directory)}")
+        kept = cache_root() / "demo-failed"
+        stack.cluster.processes.copy_logs(kept)
+        say(f"the processes' logs are kept in {kept}")
         raise
     finally:
         if not stack.keep:
             stack.stop()
-
-
-def _keep_logs(directory: Path) -> Path:
-    """Copies the logs into the cache, in place of those of the last failure."""
-    kept = cache_root() / "demo-failed"
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(directory / "logs", kept)
-    return kept
 
 
 async def _steps(

@@ -104,19 +104,23 @@ class Stack:
     def start_server(self, server: ServerLayout) -> None:
         state = self.cluster.directory / "state" / server.name
         state.mkdir(parents=True, exist_ok=True)
+        tenants = [f"--tenant-ports={server.tenants[0]}-{server.tenants[1]}"] if server.tenants else []
         self._spawn(
             server.name,
             "mediaserver",
-            f"--internal-listen={HOST}:{server.internal}",
-            f"--participants-listen={HOST}:{server.participants}",
-            f"--health-listen={HOST}:{server.health}",
-            f"--client-address={HOST}",
+            f"--internal-listen={server.host}:{server.internal}",
+            f"--participants-listen={server.host}:{server.participants}",
+            f"--health-listen={server.host}:{server.health}",
+            f"--client-address={server.host}",
             f"--client-port={server.client}",
-            f"--pipe-address={HOST}",
+            f"--pipe-address={server.host}",
             f"--pipe-ports={server.pipe}-{server.pipe + PIPE_PORTS - 1}",
             f"--workers={WORKERS}",
             f"--state-dir={state}",
             f"--cluster-key-file={self.key_file}",
+            *tenants,
+            *server.flags,
+            network=server.network,
         )
 
     def start_gateway(self) -> None:
@@ -139,8 +143,9 @@ class Stack:
             f"--lease-namespace={LEASE_NAMESPACE}",
         )
 
-    def _spawn(self, name: str, module: str, *arguments: str) -> None:
-        self.cluster.processes.spawn(name, [sys.executable, "-m", module, *arguments])
+    def _spawn(self, name: str, module: str, *arguments: str, network: str | None = None) -> None:
+        enter = ["nsenter", f"--net={network}"] if network else []
+        self.cluster.processes.spawn(name, [*enter, sys.executable, "-m", module, *arguments])
 
     # -- what tests and the demo do to it -------------------------------------------------------------
 
@@ -159,7 +164,7 @@ class Stack:
 
     def await_healthy(self, name: str, *, timeout: float = START_SECONDS) -> None:
         """Return when the process answers /healthz. Raises StartFailedError with the end of its log."""
-        url = f"http://{HOST}:{self._health_port(name)}/healthz"
+        url = f"http://{self._health_address(name)}/healthz"
         deadline = time.monotonic() + timeout
         while not _answers(url):
             if not self.cluster.processes.running(name):
@@ -171,12 +176,12 @@ class Stack:
                 raise StartFailedError(f"{name} is not healthy after {timeout:g} s ({url}):\n{tail}")
             time.sleep(0.03)
 
-    def _health_port(self, name: str) -> int:
+    def _health_address(self, name: str) -> str:
         if name == GATEWAY:
-            return self.layout.gateway_health
+            return f"{HOST}:{self.layout.gateway_health}"
         if name == OPERATOR:
-            return self.layout.operator_health
-        return next(server.health for server in self.layout.servers if server.name == name)
+            return f"{HOST}:{self.layout.operator_health}"
+        return next(f"{found.host}:{found.health}" for found in self.layout.servers if found.name == name)
 
     def stop_processes(self) -> list[str]:
         """End operator, gateway and media servers by SIGTERM; what did not end in time, as leftovers."""

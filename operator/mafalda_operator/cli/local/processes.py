@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -199,6 +200,11 @@ class ProcessGroup:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def copy_logs(self, folder: Path) -> None:
+        """Copies every process's output to this folder, in place of what it had."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self._logs, folder)
 
     def _record_path(self, name: str) -> Path:
         return self._run / f"{name}.json"

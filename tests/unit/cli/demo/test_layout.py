@@ -1,11 +1,13 @@
 """The demo's ports: those of the example, or free ones."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.layout import HOST, default_layout, free_layout, parse_documents, rewrite
+from mafalda_operator.cli.local import ports
 
 EXAMPLE = (Path(__file__).parents[4] / "examples" / "demo.yaml").read_text()
 
@@ -34,6 +36,25 @@ def test_a_taken_port_is_seen(kind: socket.SocketKind):
     assert layout.is_free()
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind((HOST, layout.servers[1].client))
+        assert not layout.is_free()
+
+
+def test_free_ports_are_outside_those_of_applications_workers():
+    default = default_layout(parse_documents(EXAMPLE))
+    tenants = replace(default.servers[0], tenants=(ports.LOWEST, ports.HIGHEST - 500))
+    layout = free_layout(replace(default, servers=(tenants, *default.servers[1:])))
+    used = {layout.gateway, *(port for server in layout.servers for port in (*server.tcp(), *server.udp()))}
+    assert min(used) > ports.HIGHEST - 500
+
+
+def test_ports_in_another_network_namespace_are_not_taken_here():
+    layout = free_layout(default_layout(parse_documents(EXAMPLE)))
+    far = replace(
+        layout, servers=tuple(replace(server, network="/proc/1/ns/net") for server in layout.servers)
+    )
+    with socket.socket() as taken:
+        taken.bind((HOST, layout.servers[1].client))
+        assert far.is_free()
         assert not layout.is_free()
 
 
