@@ -101,21 +101,17 @@ class KeySecrets:
                 self._take(secret, event["object"] if event["type"] != "DELETED" else None)
 
     def _take(self, secret: ObjectKey, obj: Object | None) -> None:
-        content = (
-            KeySecret(keys=_keys(secret, obj), exists=True)
-            if obj is not None
-            else KeySecret({}, exists=False)
-        )
+        content = KeySecret({}, exists=False) if obj is None else KeySecret.read(_data(secret, obj))
         if self._held.get(secret) != content:
             self._held[secret] = content
             self._on_change(secret)
 
 
-def _keys(secret: ObjectKey, obj: Object) -> dict[str, bytes]:
-    keys: dict[str, bytes] = {}
-    for kid, encoded in (obj.get("data") or {}).items():
+def _data(secret: ObjectKey, obj: Object) -> dict[str, bytes]:
+    data: dict[str, bytes] = {}
+    for name, encoded in (obj.get("data") or {}).items():
         try:
-            keys[kid] = base64.b64decode(encoded, validate=True)
+            data[name] = base64.b64decode(encoded, validate=True)
         except binascii.Error:
-            log.error("token key is not base64", secret=str(secret), kid=kid)
-    return keys
+            log.error("token key is not base64", secret=str(secret), kid=name)
+    return data

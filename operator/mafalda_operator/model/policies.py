@@ -88,11 +88,17 @@ class NamespacePolicy:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """Token keys held in a Secret of the cluster's namespace: data key = key id, value = HS256 key."""
+    """Token keys held in a Secret of the cluster's namespace: data key = key id, value = HS256 key.
+
+    The data key ``views.REVOKED`` is no key id.
+    """
 
     name: str
     secret_name: str
     namespaces: NamespacePolicy = NamespacePolicy()
+    """Whose sessions' participants its keys admit."""
+    workers: bool = False
+    """Whether its keys admit applications' workers, too; to the whole cluster, whatever ``namespaces``."""
 
 
 def read_key_sets(reader: Reader, cluster_name: str) -> tuple[KeySet, ...]:
@@ -103,6 +109,7 @@ def read_key_sets(reader: Reader, cluster_name: str) -> tuple[KeySet, ...]:
             name=item.text("name") or "",
             secret_name=item.child("secretRef").text("name") or "",
             namespaces=NamespacePolicy.read(item.child("namespaces")),
+            workers=bool(item.boolean("workers")),
         )
         for item in reader.items("keySets")
     )

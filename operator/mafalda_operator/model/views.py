@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -127,12 +128,37 @@ class NamespaceInfo:
     terminating: bool = False
 
 
+REVOKED = "revoked"
+"""The data key of a key set's Secret that is no key id: it lists tokens that count no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeySecret:
     """What the Secret of a key set holds: key id to key. ``exists`` is False when there is no such Secret."""
 
-    keys: Mapping[str, bytes]
+    keys: Mapping[str, bytes] = field(repr=False)
     exists: bool = True
+    revoked: frozenset[str] = frozenset()
+    """Ids (`jti`) of applications' tokens that count no more."""
+    revoked_readable: bool = True
+    """False: some of what ``REVOKED`` holds is no text, so that it revokes nothing."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, bytes]) -> KeySecret:
+        """From the decoded data of a Secret.
+
+        What is listed as revoked stands one a line, or is separated by blanks or commas. What isn't UTF-8
+        takes nothing of the rest along: a token that is listed beside it is revoked all the same.
+        """
+        keys = {kid: key for kid, key in data.items() if kid != REVOKED}
+        words = data.get(REVOKED, b"").removeprefix(codecs.BOM_UTF8).replace(b",", b" ").split()
+        revoked, readable = set(), True
+        for word in words:
+            try:
+                revoked.add(word.decode())
+            except UnicodeDecodeError:
+                readable = False
+        return cls(keys, revoked=frozenset(revoked), revoked_readable=readable)
 
 
 @dataclass(frozen=True, slots=True)

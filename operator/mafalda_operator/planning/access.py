@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mafalda_operator.model import Codec, MediaCluster, MediaSession, Snapshot
+from mafalda_operator.model import Codec, KeySecret, KeySet, MediaCluster, MediaSession, Snapshot
 from mafalda_operator.planning.codecs import DEFAULT_CODECS, codec_problem, resolve_codecs
+from mediaserver.control.contract import WorkerTokens
 
 MINIMUM_KEY_BYTES = 32
 
@@ -77,11 +78,58 @@ def token_keys(cluster: MediaCluster, namespace: str, snapshot: Snapshot) -> Map
     """
     info = snapshot.namespaces.get(namespace)
     labels = info.labels if info else None
-    found: dict[str, str] = {}
+    sets = (
+        key_set
+        for key_set in cluster.key_sets
+        if key_set.namespaces.allows(cluster.key.namespace, namespace, labels)
+    )
+    return _valid_keys(sets, snapshot.token_keys.get(cluster.key, {}))
+
+
+def worker_tokens(cluster: MediaCluster, snapshot: Snapshot) -> WorkerTokens | None:
+    """Whose tokens admit applications' workers; None when no key set is for them.
+
+    As with ``token_keys``, the first set of a kid counts. What one set's Secret revokes counts no more
+    whatever key signed it.
+    """
+    sets = [key_set for key_set in cluster.key_sets if key_set.workers]
+    if not sets:
+        return None
     secrets = snapshot.token_keys.get(cluster.key, {})
-    for key_set in cluster.key_sets:
-        if not key_set.namespaces.allows(cluster.key.namespace, namespace, labels):
-            continue
+    revoked = {jti for key_set in sets if key_set.name in secrets for jti in secrets[key_set.name].revoked}
+    return WorkerTokens(issuers=issuers(cluster), keys=_valid_keys(sets, secrets), revoked=sorted(revoked))
+
+
+def awaits_worker_keys(cluster: MediaCluster, snapshot: Snapshot) -> bool:
+    """Whether a Secret that an earlier leader read, and whose keys admit workers, is still to be read.
+
+    Until then nobody knows which keys count, and servers would end every worker whose key they are not told.
+    """
+    secrets, seen = snapshot.token_keys.get(cluster.key, {}), seen_secrets(cluster)
+    return any(
+        key_set.workers and key_set.name not in secrets and (key_set.name, key_set.secret_name) in seen
+        for key_set in cluster.key_sets
+    )
+
+
+def issuers(cluster: MediaCluster) -> list[str]:
+    """What tokens may call the cluster in `iss`."""
+    return [cluster.uid, str(cluster.key), cluster.key.name]
+
+
+def seen_secrets(cluster: MediaCluster) -> set[tuple[str, str]]:
+    """Key sets and their Secrets that existed once, as the stored status tells."""
+    listed = cluster.status.get("keySets")
+    return {
+        (str(item.get("name")), str(item.get("secretName")))
+        for item in (listed if isinstance(listed, list | tuple) else ())
+        if isinstance(item, Mapping)
+    }
+
+
+def _valid_keys(key_sets: Iterable[KeySet], secrets: Mapping[str, KeySecret]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key_set in key_sets:
         secret = secrets.get(key_set.name)
         for kid, key in sorted(secret.keys.items()) if secret else ():
             if len(key) >= MINIMUM_KEY_BYTES:

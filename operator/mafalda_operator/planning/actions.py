@@ -125,7 +125,7 @@ class Plan:
     actions: tuple[Action, ...]
     desired: Mapping[ObjectKey, Mapping[ObjectKey, ServerEntries]]
     settings: Mapping[ObjectKey, SettingsEntry]
-    """For every server whose MediaCluster exists."""
+    """For every server whose MediaCluster exists; none to keep what it was told."""
     statuses: tuple[StatusUpdate, ...]
     notes: tuple[EventNote, ...]
     memory: Memory

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mafalda_operator.model import KeySecret, MediaCluster, ObjectKey, Snapshot
-from mafalda_operator.planning.access import MINIMUM_KEY_BYTES
+from mafalda_operator.model import REVOKED, KeySecret, MediaCluster, ObjectKey, Snapshot
+from mafalda_operator.planning.access import MINIMUM_KEY_BYTES, seen_secrets
 from mafalda_operator.planning.actions import CreateTokenKeys, StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason
 from mafalda_operator.planning.codecs import codec_problem
@@ -25,7 +25,7 @@ _FROZEN = {
 def key_set_actions(cluster: MediaCluster, snapshot: Snapshot) -> list[CreateTokenKeys]:
     """Secrets to make: those that were looked for, don't exist, and were never seen before."""
     secrets = snapshot.token_keys.get(cluster.key, {})
-    seen = _seen_secrets(cluster)
+    seen = seen_secrets(cluster)
     return [
         CreateTokenKeys(
             cluster=cluster.key,
@@ -107,11 +107,19 @@ def _key_fault(cluster: MediaCluster, secrets: Mapping[str, KeySecret]) -> tuple
         secret = secrets.get(key_set.name)
         where = f"Secret {cluster.key.namespace}/{key_set.secret_name} of key set {key_set.name}"
         if secret is None:
-            return "TokenKeysPending", f"{where} has not been read yet"
+            return "TokenKeysPending", (
+                f"{where} has not been read yet; if that stays so, allow get, list and watch of this Secret"
+                " to the operator's account"
+            )
         if not secret.exists:
             return "TokenKeysMissing", (
                 f"{where} is missing, so its tokens are refused; restore it, or name another Secret: what "
                 "was there once is not made again, since that would silently end the validity of every token"
+            )
+        if not secret.revoked_readable:
+            return "TokenRevocationsUnreadable", (
+                f"{where}: its data key {REVOKED} is no UTF-8 text throughout, so tokens that it should"
+                " revoke may still count; write token ids (jti) there, one a line"
             )
         short = sorted(kid for kid, key in secret.keys.items() if len(key) < MINIMUM_KEY_BYTES)
         if short:
@@ -123,18 +131,9 @@ def _key_fault(cluster: MediaCluster, secrets: Mapping[str, KeySecret]) -> tuple
     return None
 
 
-def _seen_secrets(cluster: MediaCluster) -> set[tuple[str, str]]:
-    listed = cluster.status.get("keySets")
-    return {
-        (str(item.get("name")), str(item.get("secretName")))
-        for item in (listed if isinstance(listed, list | tuple) else ())
-        if isinstance(item, Mapping)
-    }
-
-
 def _known_secrets(cluster: MediaCluster, secrets: Mapping[str, KeySecret]) -> list[tuple[str, str]]:
     """Key sets that exist or have existed: only these are listed, so that a listed one is never made anew."""
-    seen = _seen_secrets(cluster)
+    seen = seen_secrets(cluster)
     return sorted(
         (key_set.name, key_set.secret_name)
         for key_set in cluster.key_sets

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mafalda_operator.model import MediaCluster, MediaSession, ObjectKey
-from mafalda_operator.planning.access import Access
+from mafalda_operator.model import MediaCluster, MediaSession, ObjectKey, Snapshot
+from mafalda_operator.planning.access import Access, awaits_worker_keys, issuers, worker_tokens
 from mafalda_operator.planning.codecs import as_capabilities
 from mafalda_operator.planning.links import Edge, link_entries
 from mafalda_operator.planning.recovery import Standing
@@ -20,8 +20,15 @@ from mediaserver.control.contract import (
 )
 
 
-def settings_of(cluster: MediaCluster) -> SettingsEntry:
-    return SettingsEntry(prune_delay=cluster.links.prune_delay, silence_timeout=cluster.silence_timeout)
+def settings_of(cluster: MediaCluster, snapshot: Snapshot) -> SettingsEntry | None:
+    """None while nobody knows yet which applications' keys count: servers keep what they were told before."""
+    if awaits_worker_keys(cluster, snapshot):
+        return None
+    return SettingsEntry(
+        prune_delay=cluster.links.prune_delay,
+        silence_timeout=cluster.silence_timeout,
+        worker_tokens=worker_tokens(cluster, snapshot),
+    )
 
 
 def session_entries(
@@ -42,7 +49,7 @@ def session_entries(
         namespace=namespace,
         name=name,
         uid=session.uid,
-        issuers=[cluster.uid, str(cluster.key), cluster.key.name],
+        issuers=issuers(cluster),
         token_keys=dict(keys),
     )
     codecs = as_capabilities(access.codecs)

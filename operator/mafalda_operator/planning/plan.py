@@ -160,11 +160,12 @@ class _Planner:
             self.actions += key_set_actions(self.snapshot.clusters[key], self.snapshot)
 
     def _settings(self) -> dict[ObjectKey, SettingsEntry]:
-        return {
-            server: settings_of(self.snapshot.clusters[cluster])
-            for cluster, standing in self.fleet.clusters.items()
-            for server in standing.servers
-        }
+        made = {}
+        for cluster, standing in self.fleet.clusters.items():
+            settings = settings_of(self.snapshot.clusters[cluster], self.snapshot)
+            if settings is not None:
+                made.update(dict.fromkeys(standing.servers, settings))
+        return made
 
     def _cluster_statuses(self) -> Iterable[StatusUpdate]:
         for key in self._clusters():

@@ -65,6 +65,16 @@ def test_explain_teaches_every_field(api: Any, kind: str) -> None:
         assert " ".join(description.split())[:60] in said, path
 
 
+def test_explain_tells_whom_applications_tokens_concern(api: Any) -> None:
+    key_sets = "mediacluster.spec.tokens.keySets"
+    workers = " ".join(api.kubectl("explain", f"{key_sets}.workers").split())
+    assert "Those tokens count in the whole cluster, whatever namespaces says" in workers
+    assert "If absent: no." in workers
+    secret = " ".join(api.kubectl("explain", f"{key_sets}.secretRef").split())
+    assert "The data key named revoked is no key id" in secret
+    assert "whose workers end within 10 seconds" in secret
+
+
 @pytest.mark.parametrize("short", COLUMNS)
 def test_columns(api: Any, short: str) -> None:
     specs: dict[str, tuple[str, dict[str, Any]]] = {

@@ -35,7 +35,7 @@ ACCEPTED: list[tuple[str, str, dict[str, Any]]] = [
             "tokens": {
                 "keySets": [
                     {"name": "one", "secretRef": {"name": "one"}, "namespaces": {"from": "All"}},
-                    {"name": "two", "secretRef": {"name": "two"}},
+                    {"name": "two", "secretRef": {"name": "two"}, "workers": True},
                 ]
             },
         },
@@ -93,6 +93,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "values go with In and NotIn",
     ),
     ("MediaCluster", "c", {"tokens": {"keySets": [{"name": "one"}]}}, "secretRef"),
+    (
+        "MediaCluster",
+        "c",
+        {"tokens": {"keySets": [{"name": "one", "secretRef": {"name": "a"}, "workers": "yes"}]}},
+        "workers",
+    ),
     (
         "MediaCluster",
         "c",
@@ -211,11 +217,20 @@ def test_unknown_fields_are_pruned_when_not_refused(api: Any, kind: str) -> None
 
 
 def test_no_tuning_is_stored_for_the_user(api: Any) -> None:
+    key_set = {"name": "one", "secretRef": {"name": "one"}}
     stored = api.apply(
-        "MediaCluster", "plain", {"links": {}, "recovery": {}, "allowedSessions": {"namespaces": {}}}
+        "MediaCluster",
+        "plain",
+        {
+            "links": {},
+            "recovery": {},
+            "allowedSessions": {"namespaces": {}},
+            "tokens": {"keySets": [key_set]},
+        },
     )
     assert stored["spec"] == {
         "links": {},
         "recovery": {},
         "allowedSessions": {"namespaces": {"from": "Same"}},
+        "tokens": {"keySets": [key_set]},
     }
