@@ -12,7 +12,7 @@ from pathlib import Path
 from mafalda_operator.effects.api import CLUSTERS, NAMESPACES, SECRETS, SESSIONS, KubeApi, Object
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.errors import NotFound
-from mafalda_operator.model import KeySet, MediaCluster, MediaSession, ObjectKey
+from mafalda_operator.model import REVOKED, KeySet, MediaCluster, MediaSession, ObjectKey
 from mediaserver.wire.tokens import MIN_KEY_BYTES, ParticipantClaims, mint
 
 
@@ -109,9 +109,9 @@ async def _secret(api: KubeApi, cluster: MediaCluster, key_set: KeySet) -> Objec
 
 
 def _greatest(secret: Object, name: str) -> tuple[str, bytes]:
-    data: dict[str, str] = secret.get("data") or {}
+    data = {kid: key for kid, key in (secret.get("data") or {}).items() if kid != REVOKED}
     if not data:
-        raise NoTokenKey(f"{name} has no data; each of its keys must be an HS256 key")
+        raise NoTokenKey(f"{name} holds no key; add one of {MIN_KEY_BYTES} bytes or more")
     kid = max(data)
     try:
         key = base64.b64decode(data[kid], validate=True)
