@@ -18,7 +18,8 @@ RESERVED_FOR = 3.0
 """Seconds until a server's load (sent every second) shows the pipe ports of routers placed on it."""
 
 CPU_WEIGHT = 10.0
-"""A worker that uses a whole core counts as this many idle routers."""
+"""A worker that uses a whole core counts as this many idle routers. What applications' workers use of a
+server's cores counts as if each of its workers used an equal part of it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -181,11 +182,12 @@ def _offer(standing: Standing, routers: Mapping[int, int]) -> _Offer:
     assert view.hello is not None  # accepting_reason has looked
     assert view.load is not None
     cpu = {worker.slot: worker.cpu for worker in view.load.workers}
+    tenants = view.load.tenants.cpu / len(view.workers) if view.load.tenants else 0.0
     offer = _Offer(
         zone=zone_of(standing),
         pipe_protocol=view.hello.pipe_protocol,
         loads={
-            slot: routers.get(slot, 0) + CPU_WEIGHT * round(cpu.get(slot, 0.0), 1)
+            slot: routers.get(slot, 0) + CPU_WEIGHT * round(cpu.get(slot, 0.0) + tenants, 1)
             for slot, worker in view.workers.items()
             if worker.state == "Running"
         },

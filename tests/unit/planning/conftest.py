@@ -7,6 +7,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from mafalda_operator.model import (
     API_VERSION,
@@ -199,6 +200,13 @@ class World:
             self.dead.add(key)
             self.view(key, connected=False)
 
+    def use_tenants(self, key: ObjectKey, cpu: float) -> None:
+        """Applications' workers use that many of the server's cores from now on."""
+        load = self.views[key].load
+        assert load is not None
+        tenants = contract.TenantLoad(workers=1, free=1, cpu=cpu)
+        self.view(key, load=msgspec.structs.replace(load, tenants=tenants))
+
     def fail_worker(self, key: ObjectKey, slot: int) -> None:
         view = self.views[key]
         view.reported.put(
@@ -226,9 +234,7 @@ class World:
                 for other, other_view in self.views.items()
                 if other != key and other_view.last_heard is not None
             ]
-            load = contract.Load(
-                workers=view.load.workers, routers={}, peers=peers, free_pipe_ports=view.load.free_pipe_ports
-            )
+            load = msgspec.structs.replace(view.load, peers=peers)
             self.views[key] = replace(view, last_heard=self.now, load=load, load_at=self.now)
 
     def _age(

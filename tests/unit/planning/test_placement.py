@@ -1,5 +1,6 @@
 """Where routers go, and what makes them go."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -71,6 +72,49 @@ def test_sessions_planned_together_fill_workers_evenly(world: Any) -> None:
         counts[place_of(router)] = counts.get(place_of(router), 0) + 1
     assert len(counts) == 6
     assert set(counts.values()) == {2}
+
+
+def test_servers_whose_cores_applications_use_are_chosen_later(world: Any) -> None:
+    """Two cores on two workers are as a whole core used by each."""
+    world.use_tenants(ObjectKey("media", "main-1"), 2.0)
+    for number in range(8):
+        world.session(f"s{number}")
+    world.settle()
+    counts = Counter(router.server_name for router in world.inventory.routers.values())
+    assert counts == {"main-2": 4, "main-3": 4}
+    for number in range(8, 46):
+        world.session(f"s{number}")
+    world.settle()
+    counts = Counter(router.server_name for router in world.inventory.routers.values())
+    assert counts == {"main-1": 2, "main-2": 22, "main-3": 22}, "load evens out at ten routers for a core"
+
+
+@pytest.mark.parametrize(("workers", "cores"), [(1, 0.4), (2, 0.8), (4, 1.6)])
+def test_cores_of_applications_are_spread_over_the_workers(
+    make_world: Any, workers: int, cores: float
+) -> None:
+    """So the same use weighs less on a larger server."""
+    world = make_world()
+    world.cluster()
+    busy = world.server("busy", workers=workers)
+    world.server("idle", workers=1)
+    world.use_tenants(busy, cores)
+    for number in range(4):
+        world.session(f"s{number}")
+    world.settle()
+    assert {router.server_name for router in world.inventory.routers.values()} == {"idle"}
+    world.session("one-more")
+    world.session("another")
+    world.settle()
+    assert {router.server_name for router in world.inventory.routers.values()} == {"idle", "busy"}
+
+
+def test_applications_keep_no_session_from_its_last_server(world: Any) -> None:
+    for name in ("main-1", "main-2", "main-3"):
+        world.use_tenants(ObjectKey("media", name), 64.0)
+    world.session(min=3)
+    world.settle()
+    assert len({router.server_name for router in world.routers_of(SESSION)}) == 3
 
 
 def test_zones_are_spread_over_before_load(make_world: Any) -> None:

@@ -24,6 +24,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("by-hand"), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)),
     st.tuples(st.just("unbound"), st.integers(0, 3)),
     st.tuples(st.just("wait"), st.integers(1, 70)),
+    st.tuples(st.just("tenants"), st.integers(0, 3), st.floats(0, 16)),
 )
 WORKERS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,7 +93,14 @@ def wait(world: Any, seconds: int) -> None:
     world.advance(seconds / 2)
 
 
+def use_tenants(world: Any, number: int, cpu: float) -> None:
+    view = world.views.get(SERVERS[number])
+    if view is not None and view.connected:
+        world.use_tenants(SERVERS[number], cpu)
+
+
 HAPPENINGS: dict[str, Any] = {
+    "tenants": use_tenants,
     "session": ask,
     "end": end,
     "delete-router": delete_router,
@@ -171,6 +179,7 @@ def test_planning_what_changed_ends_where_planning_everything_does(
         st.one_of(
             st.tuples(st.just("session"), st.integers(0, 3), st.integers(1, 3)),
             st.tuples(st.just("wait"), st.integers(1, 20)),
+            st.tuples(st.just("tenants"), st.integers(0, 3), st.floats(0, 16)),
         ),
         max_size=6,
     ),
@@ -251,6 +260,30 @@ def test_a_mass_silence_freezes(make_world: Any, minimum: int, victims: set[int]
     assert {key: router.uid for key, router in world.inventory.routers.items()} == {
         key: router.uid for key, router in before.items()
     }
+
+
+@PROPERTY
+@given(
+    used=st.lists(st.integers(0, 40), min_size=2, max_size=4),
+    workers=st.integers(1, 3),
+    sessions=st.integers(1, 12),
+)
+def test_who_gives_more_cores_to_applications_never_gets_more_routers(
+    make_world: Any, used: list[int], workers: int, sessions: int
+) -> None:
+    """Of servers that are equal otherwise. Cores are tenths for each worker, as finely as placement looks."""
+    world = build(make_world, [workers] * len(used))
+    for key, tenths in zip(SERVERS, used, strict=False):
+        world.use_tenants(key, tenths / 10 * workers)
+    for number in range(sessions):
+        world.session(f"s{number}", min=1)
+    world.settle()
+    counts = Counter(router.server_name for router in world.inventory.routers.values())
+    assert counts.total() == sessions
+    for key, tenths in zip(SERVERS, used, strict=False):
+        for other, more in zip(SERVERS, used, strict=False):
+            if more > tenths:
+                assert counts[other.name] <= counts[key.name]
 
 
 def ordered_keys(numbers: list[int]) -> list[ObjectKey]:
