@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import click
 import structlog
@@ -24,6 +24,7 @@ from mediaserver.config import (
 )
 from mediaserver.pool import PoolConfig
 from mediaserver.server import StartError, serve
+from mediaserver.tenant_options import TenantOptions, tenant_options, tenant_settings
 from mediaserver.wire import logs
 
 log = structlog.get_logger(__name__)
@@ -123,6 +124,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
     metavar="FILE",
     help="The mediasoup worker to run. Absent: the one that tools/build-worker built.",
 )
+@tenant_options
 @click.option(
     "--log-level",
     default="info",
@@ -174,6 +176,7 @@ def build_config(
     forget: bool,
     drain_timeout: str,
     worker_bin: str | None,
+    **tenants: Unpack[TenantOptions],
 ) -> ServerConfig:
     """The settings from the options' texts; raises ConfigError."""
     first, last = parse_ports("--pipe-ports", pipe_ports)
@@ -197,6 +200,7 @@ def build_config(
         state_dir=state_dir,
         forget=forget,
         drain_timeout=parse_duration("--drain-timeout", drain_timeout),
+        tenants=tenant_settings(tenants, pool),
     )
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mediaserver.pool import PoolConfig
+from mediaserver.remote.settings import TenantSettings
 from mediaserver.wire.errors import ListenError
 from mediaserver.wire.listen import ListenAddress
+from mediaserver.wire.worker_versions import SERVES
 
 EPHEMERAL_PORTS = range(32768, 61000)
 """Linux's default range for outgoing connections, which may take any port of it at any time."""
 MAX_WORKERS = 256
 
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h|)")
+_SIZE = re.compile(r"(?P<number>\d+)(?P<unit>KiB|MiB|GiB|)")
+_BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -43,12 +49,14 @@ class ServerConfig:
     forget: bool = False
     drain_timeout: float = 0.0
     """Seconds that a stopping server waits for its participants to leave."""
+    tenants: TenantSettings | None = None
+    """None: no workers for applications."""
 
     def check(self) -> list[str]:
         """Raises ConfigError for what can't work; returns warnings about what may work badly."""
         _check_pool(self.pool)
         _check_overlaps(self)
-        return _ephemeral_warnings(self.pool)
+        return _ephemeral_warnings(port_flags(self))
 
 
 def default_workers() -> int:
@@ -81,6 +89,32 @@ def parse_duration(flag: str, text: str) -> float:
     if match is None:
         raise ConfigError(flag, f"{text!r} is no duration; write 0, 30s, 15m or 1h")
     return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+def parse_size(flag: str, text: str) -> int:
+    """Bytes from `65536`, `512KiB` or `16MiB`; raises ConfigError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(flag, f"{text!r} is no size; write 16MiB or 512KiB")
+    return int(match["number"]) * _BYTES[match["unit"]]
+
+
+def parse_workers(flag: str, texts: Iterable[str]) -> dict[str, Path]:
+    """Worker binaries by version from `VERSION=PATH`; raises ConfigError."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        version, equals, path = text.partition("=")
+        if not equals or not version or not path:
+            raise ConfigError(flag, f"{text!r} is not VERSION=PATH, such as 3.27.1=/opt/mediasoup-worker")
+        if version not in SERVES:
+            known = ", ".join(sorted(SERVES))
+            raise ConfigError(flag, f"{text!r}: the channel of {version} is not known here; known: {known}")
+        if version in found:
+            raise ConfigError(flag, f"{version} is given twice")
+        if not (Path(path).is_file() and os.access(path, os.X_OK)):
+            raise ConfigError(flag, f"{path} is no program that can be executed")
+        found[version] = Path(path)
+    return found
 
 
 def _check_pool(pool: PoolConfig) -> None:
@@ -117,26 +151,39 @@ def _is_wildcard(host: str) -> bool:
     return ipaddress.ip_address(host).is_unspecified
 
 
-def _check_overlaps(config: ServerConfig) -> None:
+def port_flags(config: ServerConfig) -> dict[str, range]:
+    """The ranges of media ports by flag."""
     pool = config.pool
-    client = range(pool.client_port, pool.client_port + pool.workers)
-    pipe = range(pool.pipe_port, pool.pipe_end_port + 1)
-    if client.start < pipe.stop and pipe.start < client.stop:
-        raise ConfigError(
-            "--pipe-ports",
-            f"{pipe.start}-{pipe.stop - 1} overlaps with the workers' client ports "
-            f"{client.start}-{client.stop - 1} (--client-port and --workers); move one of them",
-        )
+    ranges = {
+        "--client-port": range(pool.client_port, pool.client_port + pool.workers),
+        "--pipe-ports": range(pool.pipe_port, pool.pipe_end_port + 1),
+    }
+    if config.tenants is not None:
+        first, last = config.tenants.policy.client_ports
+        ranges["--tenant-ports"] = range(first, last + 1)
+    return ranges
+
+
+def _check_overlaps(config: ServerConfig) -> None:
+    ranges = port_flags(config)
+    for (flag, ports), (other, taken) in itertools.combinations(ranges.items(), 2):
+        if ports.start < taken.stop and taken.start < ports.stop:
+            raise ConfigError(
+                other,
+                f"{taken.start}-{taken.stop - 1} overlaps with {ports.start}-{ports.stop - 1} of {flag}"
+                f"{' (and --workers)' if flag == '--client-port' else ''}; move one of them",
+            )
     seen: dict[ListenAddress, str] = {}
     for flag, address in listen_flags(config).items():
         if address.port == 0 and flag != "--health-listen":
             raise ConfigError(flag, "port 0: name a port, since others are told to dial it")
-        if address.port in client:
-            raise ConfigError(
-                flag,
-                f"port {address.port} is among the workers' client ports {client.start}-{client.stop - 1} "
-                "(--client-port and --workers); move one of them",
-            )
+        for other, ports in ranges.items():
+            if address.port in ports and other != "--pipe-ports":
+                raise ConfigError(
+                    flag,
+                    f"port {address.port} is among {ports.start}-{ports.stop - 1} of {other}, which is for "
+                    "media; move one of them",
+                )
         if address.port and address in seen:
             raise ConfigError(flag, f"{address} is taken by {seen[address]}; each needs a port of its own")
         seen[address] = flag
@@ -151,11 +198,7 @@ def listen_flags(config: ServerConfig) -> dict[str, ListenAddress]:
     }
 
 
-def _ephemeral_warnings(pool: PoolConfig) -> list[str]:
-    ranges = {
-        "--client-port": range(pool.client_port, pool.client_port + pool.workers),
-        "--pipe-ports": range(pool.pipe_port, pool.pipe_end_port + 1),
-    }
+def _ephemeral_warnings(ranges: Mapping[str, range]) -> list[str]:
     return [
         f"{flag}: ports {ports.start}-{ports.stop - 1} reach into Linux's ephemeral range "
         f"{EPHEMERAL_PORTS.start}-{EPHEMERAL_PORTS.stop - 1}, where outgoing connections may take them; "

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from mediaserver.control.contract import LinkState, Load, ReportedEntry, RouterState, WorkerState
+from mediaserver.control.contract import (
+    LinkState,
+    Load,
+    ReportedEntry,
+    RouterState,
+    TenantWorker,
+    WorkerState,
+)
 
 PREFIX = "mafalda_mediaserver"
 
@@ -22,6 +29,8 @@ class Figures:
     control_connections: Mapping[str, int]
     loop_lag: float
     draining: bool
+    tenants: Sequence[TenantWorker] = ()
+    """Workers that run for applications."""
 
 
 def metrics(figures: Figures) -> Iterable[Metric]:
@@ -35,6 +44,7 @@ def metrics(figures: Figures) -> Iterable[Metric]:
     yield from _states(figures.states)
     if figures.load is not None:
         yield from _load(figures.load)
+    yield from _tenants(figures.tenants)
 
 
 def _states(states: Mapping[str, ReportedEntry]) -> Iterable[Metric]:
@@ -90,6 +100,25 @@ def _load(load: Load) -> Iterable[Metric]:
         "server",
         {peer.server: peer.age for peer in load.peers},
     )
+
+
+_TENANT_FIGURES: Sequence[tuple[str, str, Callable[[TenantWorker], float]]] = (
+    ("tenant_attached", "1 while the application is connected to its worker", lambda w: float(w.attached)),
+    ("tenant_age_seconds", "Time since an application's worker was started", lambda w: w.age),
+    ("tenant_cpu_cores", "Cores that an application's worker used lately", lambda w: w.cpu),
+    ("tenant_memory_bytes", "Resident memory of an application's worker", lambda w: float(w.memory)),
+    ("tenant_consumers", "Consumers of an application's worker", lambda w: float(w.consumers)),
+    ("tenant_transports", "Transports of an application's worker", lambda w: float(w.transports)),
+)
+
+
+def _tenants(workers: Sequence[TenantWorker]) -> Iterable[Metric]:
+    """One series a worker: their number is bounded by --tenant-workers."""
+    for name, help_text, figure in _TENANT_FIGURES:
+        family = GaugeMetricFamily(f"{PREFIX}_{name}", help_text, labels=["subject", "worker"])
+        for worker in workers:
+            family.add_metric([worker.subject, worker.id], figure(worker))
+        yield family
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -3,6 +3,7 @@
     listeners ─┬─ internal      /control ─▶ ControlEndpoint ─▶ Converger ─▶ CascadeHost ─▶ WorkerPool
                │                /peer    ─▶ CascadeHost
                ├─ participants  /ws, /   ─▶ SignallingEndpoint ─▶ CascadeHost
+               │                /worker  ─▶ WorkerEndpoint ─▶ Tenants
                └─ health        /healthz, /readyz, /metrics
 
 What is lower in this picture is started first and closed last.
@@ -19,6 +20,7 @@ import structlog
 from aiohttp import web
 from prometheus_client.core import Metric
 
+from mediaserver import shim
 from mediaserver.cascade import CascadeHost, Identity
 from mediaserver.config import ServerConfig
 from mediaserver.control.contract import CONTROL_PATH, PEER_PATH, ControlHello
@@ -31,6 +33,9 @@ from mediaserver.health import LAG_LIMIT, LoopLag, health_app
 from mediaserver.mediasoup import WORKER_VERSION, WorkerStartError, find_worker_bin
 from mediaserver.metrics import Figures, metrics
 from mediaserver.pool import WorkerPool
+from mediaserver.remote.endpoint import WorkerEndpoint
+from mediaserver.remote.settings import TenantSettings
+from mediaserver.remote.tenants import Tenants
 from mediaserver.signalling import SignallingEndpoint
 from mediaserver.stopping import StopRequests
 from mediaserver.wire.errors import ListenError, MembershipError
@@ -70,13 +75,15 @@ class MediaServer:
             participants=config.participants,
             pool=config.pool,
             zone=config.zone,
+            tenants=None if config.tenants is None else config.tenants.offer,
         )
         self.pool = WorkerPool(config.pool, clock=clock)
         self.host = CascadeHost(
             pool=self.pool, instance_id=self._facts.instance_id, cluster_key=key, identity=None, clock=clock
         )
         self.converger = Converger(self.host, self.pool, clock=clock)
-        self._reporting = Reporting(self.host, self.pool, self.converger, clock=clock)
+        self.tenants = None if config.tenants is None else self._make_tenants(config.tenants)
+        self._reporting = Reporting(self.host, self.pool, self.converger, tenants=self.tenants, clock=clock)
         self.control = ControlEndpoint(
             facts=self._facts,
             pool=self.pool,
@@ -88,11 +95,23 @@ class MediaServer:
             clock=clock,
         )
         self.signalling = SignallingEndpoint(self.host)
+        self.workers = WorkerEndpoint(self.tenants, clock=clock)
         self._lag = LoopLag(clock)
         self.host.on_router_closed.subscribe(lambda _: self.converger.wake())
         self.host.on_state_change.subscribe(lambda _: self.control.changed())
         self.converger.on_change.subscribe(lambda _: self.control.changed())
         self.pool.on_change.subscribe(lambda _: self.control.changed())
+
+    def _make_tenants(self, settings: TenantSettings) -> Tenants:
+        def server_name() -> str:
+            identity = self.host.identity
+            return "" if identity is None else identity.server_name
+
+        tenants = Tenants(
+            settings, instance_id=self._facts.instance_id, server_name=server_name, clock=self._clock
+        )
+        self.converger.on_settings.subscribe(lambda entry: tenants.set_tokens(entry.worker_tokens))
+        return tenants
 
     async def start(self) -> None:
         """Listens and fills the worker slots. Raises StartError; `close` undoes what was done by then.
@@ -102,6 +121,8 @@ class MediaServer:
         self._lag.start()
         self.converger.start()
         self.control.start()
+        if self.tenants is not None:
+            self.tenants.start()
         kept = self._membership.current
         if kept.cluster_uid and kept.server_name:
             self.host.identify(Identity(cluster_uid=kept.cluster_uid, server_name=kept.server_name))
@@ -119,6 +140,8 @@ class MediaServer:
         self._draining = True
         self.signalling.refuse_new("draining")
         self.converger.drain()
+        if self.tenants is not None:
+            self.tenants.refuse_new()
         deadline = self._clock() + timeout
         while (left := self.signalling.participants) and not at_once.is_set():
             remaining = deadline - self._clock()
@@ -138,6 +161,9 @@ class MediaServer:
         """
         self._draining = True
         await self._end("participants", self.signalling.drain("the media server stops"))
+        if self.tenants is not None:
+            await self._end("tenants", self.tenants.close())
+        await self._end("applications' connections", self.workers.close())
         await self._end("control link", self.control.close())
         await self._end("converger", self.converger.close())
         await self._end("signalling", self.signalling.close())
@@ -189,6 +215,7 @@ class MediaServer:
                 control_connections=self.control.connections(),
                 loop_lag=self._lag.worst,
                 draining=self._draining,
+                tenants=() if self.tenants is None else self.tenants.workers(),
             )
         )
 
@@ -212,6 +239,7 @@ class MediaServer:
         app = web.Application()
         for path in ("/ws", "/"):
             app.router.add_get(path, self.signalling.handle)
+        app.router.add_get(shim.PATH, self.workers.handle)
         return app
 
 

@@ -5,8 +5,8 @@
 
 mediasoup starts this program for every createWorker(). It carries what goes over the worker's descriptors
 (3: requests, 4: answers, 1 and 2: output), signals and the exit to and from a media server that the gateway
-at MAFALDA_URL chooses, over one WebSocket. A connection that breaks is dialled again and goes on where it was,
-with nothing lost, repeated or reordered.
+at MAFALDA_URL chooses, over one WebSocket. A connection that breaks is dialled again and goes on where it
+was, with nothing lost, repeated or reordered.
 
 This is one file, and needs nothing but Python 3.9's standard library, so that it can be copied into an
 application's image. The media server imports it for the protocol that both speak:

@@ -91,6 +91,8 @@ class Converger:
 
     def __init__(self, host: Host, pool: WorkerPool, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.on_change: Event[None] = Event("converger change")
+        self.on_settings: Event[SettingsEntry] = Event("settings")
+        """What holds for the whole server has changed."""
         self._host = host
         self._pool = pool
         self._clock = clock
@@ -141,6 +143,7 @@ class Converger:
         settings = desired.get(SETTINGS_KEY)
         if isinstance(settings, SettingsEntry) and settings != before.get(SETTINGS_KEY):
             self._host.apply_settings(settings)
+            self.on_settings.emit(settings)
         for key, entry in desired.items():
             if isinstance(entry, SessionEntry) and entry != before.get(key):
                 self._host.update_session(entry)

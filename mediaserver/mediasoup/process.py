@@ -87,22 +87,8 @@ class WorkerProcess:
         self.incoming = incoming
         self.output: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         """The last lines that it wrote to stdout and stderr."""
-        loop = asyncio.get_running_loop()
-        self.exited: asyncio.Future[ExitStatus] = loop.create_future()
-        self.output_ended: asyncio.Future[None] = loop.create_future()
-        self._pidfd = os.pidfd_open(pid)
-        loop.add_reader(self._pidfd, self._on_exit)
-
-    def _on_exit(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            self.exited.set_result(ExitStatus())
-            return
-        code = os.waitstatus_to_exitcode(status)
-        self.exited.set_result(ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code))
+        self.output_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.exited = watch_exit(pid)
 
     async def log_output(self, pipe: IO[bytes]) -> None:
         """Logs what the process writes to `pipe` from now on, and keeps the last lines."""
@@ -118,6 +104,35 @@ class WorkerProcess:
         if not self.exited.done():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+
+def watch_exit(pid: int) -> asyncio.Future[ExitStatus]:
+    """How a child ends, once it has; reaps it.
+
+    Raises WorkerStartError, having killed it, where no descriptor is left or the kernel is before Linux 5.3.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise WorkerStartError(f"can't watch worker {pid} (pidfd_open): {error}") from error
+    exited: asyncio.Future[ExitStatus] = loop.create_future()
+
+    def on_exit() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:
+            exited.set_result(ExitStatus())
+            return
+        code = os.waitstatus_to_exitcode(status)
+        exited.set_result(ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code))
+
+    loop.add_reader(pidfd, on_exit)
+    return exited
 
 
 class _Output(asyncio.Protocol):
@@ -160,14 +175,14 @@ async def spawn(binary: Path, arguments: Sequence[str], environment: Mapping[str
             read_end, write_end = os.pipe()
             output = ours.enter_context(os.fdopen(read_end, "rb", buffering=0))
             theirs.callback(os.close, write_end)
-            pid = _posix_spawn(
+            pid = posix_spawn(
                 binary, arguments, environment, (write_end, write_end, requests.fileno(), answers.fileno())
             )
         except OSError as error:
             raise WorkerStartError(f"can't start {binary}: {error}") from error
         outgoing.setblocking(False)
         incoming.setblocking(False)
-        process = _watch(pid, outgoing, incoming)
+        process = WorkerProcess(pid, outgoing, incoming)
         try:
             await process.log_output(output)
         except BaseException:
@@ -177,19 +192,10 @@ async def spawn(binary: Path, arguments: Sequence[str], environment: Mapping[str
     return process
 
 
-def _watch(pid: int, outgoing: socket.socket, incoming: socket.socket) -> WorkerProcess:
-    try:
-        return WorkerProcess(pid, outgoing, incoming)
-    except OSError as error:  # no descriptor left, or a kernel before Linux 5.3
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise WorkerStartError(f"can't watch worker {pid} (pidfd_open): {error}") from error
-
-
-def _posix_spawn(
+def posix_spawn(
     binary: Path, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
 ) -> int:
-    """Starts the binary with `descriptors` as its 1, 2, 3, … and nothing else open."""
+    """Starts the binary with `descriptors` as its 1, 2, 3, … and nothing else open. Raises OSError."""
     with contextlib.ExitStack() as copies:
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)

@@ -56,6 +56,21 @@ def key_id(token: str) -> str:
     return kid
 
 
+def issuer(token: str) -> str:
+    """The `iss` that the token claims, not verified: whose keys may count for it.
+
+    Raises TokenError (malformed).
+    """
+    key_id(token)
+    try:
+        claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
+    except jwt.InvalidTokenError as error:
+        raise TokenError("malformed", f"the token cannot be read: {error}") from error
+    if not isinstance(claimed, str) or not claimed:
+        raise TokenError("malformed", "the token has no iss, which names its MediaCluster")
+    return claimed
+
+
 def read(
     token: str, keys: Mapping[str, bytes], claims: type[ClaimsT], *, audience: str, what: str
 ) -> ClaimsT:

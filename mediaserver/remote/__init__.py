@@ -1,0 +1,1 @@
+"""Remote Mediasoup: workers that run here for applications elsewhere (docs/remote.md)."""
