@@ -1,5 +1,6 @@
-# `make` lists the targets. Everything that is built lies in .venv, in tests/node/node_modules and in the cache
-# ($MAFALDA_CACHE, by default ~/.cache/mafalda); nothing else on the machine is touched.
+# `make` lists the targets. Everything that is built lies in .venv, in the node_modules of tests/node and
+# tests/remote_suite and in the cache ($MAFALDA_CACHE, by default ~/.cache/mafalda); nothing else on the machine
+# is touched.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NODE_INSTALLED := tests/node/node_modules/.installed
+SUITE_INSTALLED := tests/remote_suite/node_modules/.installed
 PYTEST_ARGS ?=
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
@@ -58,6 +60,11 @@ $(NODE_INSTALLED): tests/node/package-lock.json tests/node/package.json
 	@cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+$(SUITE_INSTALLED): tests/remote_suite/package-lock.json tests/remote_suite/package.json
+	@command -v npm >/dev/null || { echo "npm is not on PATH: install Node.js 20 or newer" >&2; exit 1; }
+	@cd tests/remote_suite && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: build
 build: setup worker kubernetes node ## Build everything that demo and tests need
 
@@ -77,6 +84,12 @@ unit: setup worker ## Run the unit tests: no worker process, no cluster
 .PHONY: integration
 integration: build ## Run the integration tests: real workers, a real API server
 	$(BIN)/pytest $(or $(TESTS),tests/integration) $(PYTEST_ARGS)
+
+.PHONY: remote-suite
+remote-suite: setup worker kubernetes $(SUITE_INSTALLED) ## Run mediasoup's own suite with its workers on a media server
+	@tools/remote-suite --addresses Keep
+	@if [ "$$(id -u)" = 0 ]; then tools/remote-suite --netns --addresses RewritePipes; \
+		else echo "not root: left out the run with the media server in a network namespace of its own"; fi
 
 .PHONY: test
 test: ## Run every check and test, and print the time of each step
@@ -103,5 +116,5 @@ requirements: $(INSTALLED) ## Compile requirements/*.in into pinned files with h
 .PHONY: clean
 clean: ## Remove what was made in the checkout; the cache stays
 	@[ ! -x $(BIN)/mafalda ] || $(MAKE) --no-print-directory down || echo "make down failed; going on" >&2
-	rm -rf $(VENV) tests/node/node_modules mediaserver/mediasoup/_fbs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/node/node_modules tests/remote_suite/node_modules mediaserver/mediasoup/_fbs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
