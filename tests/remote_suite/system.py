@@ -27,8 +27,9 @@ from mediaserver.wire.worker_tokens import WorkerClaims, mint
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / ".venv" / "bin" / "mafalda-worker"
 NAMESPACE, CLUSTER, SERVER, SECRET = "media", "main", "media-1", "main-worker-keys"
-TENANT_PORTS = (10000, 20000)
+SUITE_PORTS = (10000, 20000)
 """Where the suite picks the ports that it asks for: it wants to be given exactly these."""
+OTHER_PORTS = (22000, 22499)
 TENANT_WORKERS = 32
 """The suite has two at a time; a few that it left may not have ended when the next come."""
 READY_SECONDS = 30.0
@@ -95,15 +96,21 @@ def _directory() -> Iterator[Path]:
 
 
 def _layout(mode: Mode, host: str, network: str | None) -> Layout:
+    # The suite gets the ports that it asks for where they are the server's, so most of them are made to be:
+    # those of pipes where nothing else is rewritten.
+    clients, pipes = (
+        (OTHER_PORTS, SUITE_PORTS) if mode.addresses == "RewritePipes" else (SUITE_PORTS, OTHER_PORTS)
+    )
     server = ServerLayout(
         name=SERVER,
         internal=4000,
         participants=4001,
         health=4002,
         client=21000,
-        pipe=22000,
+        pipe=pipes[0],
+        pipes=pipes[1] - pipes[0] + 1,
         host=host,
-        tenants=TENANT_PORTS,
+        tenants=clients,
         flags=(f"--tenant-workers={TENANT_WORKERS}", f"--tenant-addresses={mode.addresses}"),
         network=network,
     )

@@ -32,7 +32,9 @@ class ServerLayout:
     client: int
     """First of WORKERS ports, UDP and TCP."""
     pipe: int
-    """First of PIPE_PORTS UDP ports."""
+    """First of the UDP ports for pipes."""
+    pipes: int = PIPE_PORTS
+    """How many ports for pipes it has."""
     host: str = HOST
     """Of its listeners, clients and pipes."""
     tenants: tuple[int, int] | None = None
@@ -50,7 +52,7 @@ class ServerLayout:
         yield from (self.internal, self.participants, self.health, *self.clients())
 
     def udp(self) -> Iterator[int]:
-        yield from (*self.clients(), *range(self.pipe, self.pipe + PIPE_PORTS))
+        yield from (*self.clients(), *range(self.pipe, self.pipe + self.pipes))
 
     def clients(self) -> range:
         return range(self.client, self.client + WORKERS)
@@ -123,7 +125,7 @@ def free_layout(default: Layout) -> Layout:
             participants=picker.port(),
             health=picker.port(),
             client=picker.range(WORKERS).start,
-            pipe=picker.range(PIPE_PORTS, protocols=("udp",)).start,
+            pipe=picker.range(server.pipes, protocols=("udp",)).start,
         )
         for server in default.servers
     )

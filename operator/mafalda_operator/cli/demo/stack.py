@@ -17,7 +17,6 @@ from typing import Any, Self
 
 from mafalda_operator.cli.demo.layout import (
     HOST,
-    PIPE_PORTS,
     WORKERS,
     Layout,
     ServerLayout,
@@ -114,7 +113,7 @@ class Stack:
             f"--client-address={server.host}",
             f"--client-port={server.client}",
             f"--pipe-address={server.host}",
-            f"--pipe-ports={server.pipe}-{server.pipe + PIPE_PORTS - 1}",
+            f"--pipe-ports={server.pipe}-{server.pipe + server.pipes - 1}",
             f"--workers={WORKERS}",
             f"--state-dir={state}",
             f"--cluster-key-file={self.key_file}",
