@@ -1,0 +1,66 @@
+"""What a tap reads in the worker's answers, and puts right there."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from mediaserver.mediasoup import flatbuffer
+from mediaserver.mediasoup._fbs import pipe_transport, plain_transport, response, web_rtc_transport, worker
+from mediaserver.mediasoup.flatbuffer import U32
+from mediaserver.remote.envelope import Layout, fields
+
+_U64: Final = Struct("<Q")
+_DUMP: Final = frozenset((response.Body_TYPES[worker.DumpResponse],))
+_STATS: Final = frozenset(
+    response.Body_TYPES[module.GetStatsResponse]
+    for module in (web_rtc_transport, plain_transport, pipe_transport)
+)
+_RECV_BITRATE, _SEND_BITRATE = 4, 6
+"""Fields of Transport.Stats."""
+
+
+def accepted(message: bytes, layout: Layout) -> bool:
+    return bool(layout.second_at and message[layout.second_at])
+
+
+def with_number(message: bytes, layout: Layout, number: int) -> bytes:
+    """The answer, to another request."""
+    answer = bytearray(message)
+    U32.pack_into(answer, layout.first_at, number)
+    return bytes(answer)
+
+
+def with_pid(message: bytes, layout: Layout, real: int, shown: int) -> bytes:
+    """A worker's dump with the pid that the application knows. Raises one of READ_ERRORS."""
+    body = _body(message, layout, _DUMP)
+    at = fields(message, body, 1)[0] if body else 0
+    if not at or U32.unpack_from(message, body + at)[0] != real:
+        return message
+    answer = bytearray(message)
+    U32.pack_into(answer, body + at, shown)
+    return bytes(answer)
+
+
+def bitrate(message: bytes, layout: Layout) -> int:
+    """Bits a second that a transport sends and receives by its stats; 0 if it has none any more.
+
+    Raises one of READ_ERRORS.
+    """
+    body = _body(message, layout, _STATS)
+    if not body:
+        return 0
+    base_at = fields(message, body, 1)[0] or flatbuffer.missing("base")
+    base = flatbuffer.follow(message, body + base_at)
+    found = fields(message, base, _SEND_BITRATE + 1)
+    return sum(
+        _U64.unpack_from(message, base + found[n])[0] for n in (_RECV_BITRATE, _SEND_BITRATE) if found[n]
+    )
+
+
+def _body(message: bytes, layout: Layout, kinds: frozenset[int]) -> int:
+    """Where an answer's body is; 0 if it has none of these kinds."""
+    _, _, kind, body = fields(message, layout.table, 4)
+    if not kind or not body or message[layout.table + kind] not in kinds:
+        return 0
+    return flatbuffer.follow(message, layout.table + body)
