@@ -8,32 +8,28 @@ from collections.abc import Iterable
 import aiohttp
 
 from mafalda_operator.cli.demo.layout import ServerLayout
-from mediaserver.control.contract import CONTROL_PATH, Dump, Empty
-from mediaserver.control.contract.greeting import Greeter
+from mafalda_operator.cli.observing import observing
+from mafalda_operator.model import ObjectKey
+from mediaserver.control.contract import Dump, Empty
 from mediaserver.wire.membership import ClusterKey
-from mediaserver.wire.rpc import Methods, connect, running
 
 DUMP_SECONDS = 5.0
 
 
 async def dump(server: ServerLayout, key: ClusterKey, *, cluster_uid: str, cluster_name: str) -> Dump:
     """One server's dump. Raises WireError (mediaserver.wire.errors) when the server cannot be asked."""
-    methods = Methods()
-    greeter = Greeter(methods)
-    url = f"ws://{server.endpoint}{CONTROL_PATH}"
+    namespace, _, name = cluster_name.partition("/")
     async with (
         aiohttp.ClientSession() as session,
-        running(await connect(session, url, methods, name=server.name)) as connection,
-    ):
-        namespace = cluster_name.partition("/")[0]
-        await greeter.greet(
-            connection,
+        observing(
+            session,
+            server.endpoint,
             key,
-            role="observer",
+            server=ObjectKey(namespace, server.name),
+            cluster=ObjectKey(namespace, name),
             cluster_uid=cluster_uid,
-            cluster_name=cluster_name,
-            server_name=f"{namespace}/{server.name}",
-        )
+        ) as connection,
+    ):
         return await connection.call("dump", Empty(), Dump, timeout=DUMP_SECONDS)
 
 
