@@ -13,6 +13,8 @@ _COMMANDS = {
     "join": "mafalda_operator.cli.join:join",
     "local": "mafalda_operator.cli.local.commands:local",
     "token": "mafalda_operator.cli.token:token",
+    "worker-token": "mafalda_operator.cli.worker_token:worker_token",
+    "workers": "mafalda_operator.cli.workers:workers",
 }
 
 

@@ -1,4 +1,8 @@
-"""Which key signs for a session: MediaSession ▸ MediaCluster ▸ key set for its namespace ▸ Secret."""
+"""Which key signs a token.
+
+For a participant: MediaSession ▸ MediaCluster ▸ key set for its namespace ▸ Secret. For an application's
+workers: MediaCluster ▸ key set with `workers: true` ▸ Secret.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from mediaserver.wire.tokens import MIN_KEY_BYTES, ParticipantClaims, mint
 
 
 class NoTokenKey(Exception):  # noqa: N818  named for what is missing
-    """No key signs for the session; the message names the object and the remedy."""
+    """No key signs for that; the message names the object and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class SigningKey:
     issuer: str
     kid: str
     key: bytes
+    secret: ObjectKey | None = None
+    """The Secret that holds it; None for one of a file."""
 
     def sign(
         self,
@@ -63,11 +69,38 @@ async def key_of_session(session: ObjectKey, kubeconfig: Path | None) -> Signing
     api = KubeApi(Credentials(kubeconfig))
     try:
         cluster = await _cluster_of(api, session)
-        key_set = await _key_set(api, cluster, session)
-        kid, key = _greatest(await _secret(api, cluster, key_set), f"Secret {_name(cluster, key_set)}")
-        return SigningKey(cluster.uid, kid, key)
+        return await _key_of(api, cluster, await _key_set(api, cluster, session))
     finally:
         await api.close()
+
+
+async def key_for_workers(cluster: ObjectKey, kubeconfig: Path | None) -> SigningKey:
+    """The key of the greatest id in the cluster's first key set with `workers: true`.
+
+    Raises NoTokenKey, or KubeError when the API server can't be asked.
+    """
+    api = KubeApi(Credentials(kubeconfig))
+    try:
+        found = await _cluster(api, cluster, f"there is no MediaCluster {cluster}")
+        key_set = next((key_set for key_set in found.key_sets if key_set.workers), None)
+        if key_set is None:
+            raise NoTokenKey(
+                f"no key set of MediaCluster {cluster} admits applications' workers; set workers: true in one"
+                " of its spec.tokens.keySets"
+            )
+        return await _key_of(api, found, key_set)
+    finally:
+        await api.close()
+
+
+async def _key_of(api: KubeApi, cluster: MediaCluster, key_set: KeySet) -> SigningKey:
+    name = ObjectKey(cluster.key.namespace, key_set.secret_name)
+    try:
+        secret = await api.get(SECRETS, *name)
+    except NotFound as error:
+        raise NoTokenKey(f"there is no Secret {name}; the operator makes it once it runs") from error
+    kid, key = _greatest(secret, f"Secret {name}")
+    return SigningKey(cluster.uid, kid, key, name)
 
 
 async def _cluster_of(api: KubeApi, session: ObjectKey) -> MediaCluster:
@@ -75,12 +108,15 @@ async def _cluster_of(api: KubeApi, session: ObjectKey) -> MediaCluster:
         found = MediaSession.parse(await api.get(SESSIONS, *session))
     except NotFound as error:
         raise NoTokenKey(f"there is no MediaSession {session}") from error
+    missing = f"MediaSession {session} names MediaCluster {found.cluster}; there is none"
+    return await _cluster(api, found.cluster, missing)
+
+
+async def _cluster(api: KubeApi, key: ObjectKey, missing: str) -> MediaCluster:
     try:
-        return MediaCluster.parse(await api.get(CLUSTERS, *found.cluster))
+        return MediaCluster.parse(await api.get(CLUSTERS, *key))
     except NotFound as error:
-        raise NoTokenKey(
-            f"MediaSession {session} names MediaCluster {found.cluster}; there is none"
-        ) from error
+        raise NoTokenKey(missing) from error
 
 
 async def _key_set(api: KubeApi, cluster: MediaCluster, session: ObjectKey) -> KeySet:
@@ -99,15 +135,6 @@ async def _key_set(api: KubeApi, cluster: MediaCluster, session: ObjectKey) -> K
     )
 
 
-async def _secret(api: KubeApi, cluster: MediaCluster, key_set: KeySet) -> Object:
-    try:
-        return await api.get(SECRETS, cluster.key.namespace, key_set.secret_name)
-    except NotFound as error:
-        raise NoTokenKey(
-            f"there is no Secret {_name(cluster, key_set)}; the operator makes it once it runs"
-        ) from error
-
-
 def _greatest(secret: Object, name: str) -> tuple[str, bytes]:
     data = {kid: key for kid, key in (secret.get("data") or {}).items() if kid != REVOKED}
     if not data:
@@ -120,7 +147,3 @@ def _greatest(secret: Object, name: str) -> tuple[str, bytes]:
     if len(key) < MIN_KEY_BYTES:
         raise NoTokenKey(f"{name}: key {kid} has {len(key)} bytes, at least {MIN_KEY_BYTES} are needed")
     return kid, key
-
-
-def _name(cluster: MediaCluster, key_set: KeySet) -> str:
-    return f"{cluster.key.namespace}/{key_set.secret_name}"
