@@ -83,43 +83,6 @@ async def test_a_token_is_made_counts_on_every_server_and_is_revoked(world: Worl
     await world.eventually(said, "Ready=False TokenRevocationsUnreadable")
 
 
-async def test_a_new_operator_never_tells_servers_that_no_key_counts(world: World) -> None:
-    """Servers would end every application's workers; also while it has not read the Secret yet."""
-    await world.cluster(tokens={"keySets": [KEY_SET]})
-    server = await world.server("m0")
-    first = await world.operator()
-
-    async def key_told() -> bool:
-        return bool((tokens := told(server)) and tokens.keys)
-
-    await world.eventually(key_told, "the server knows the key")
-
-    async def key_seen() -> bool:
-        cluster = await world.api.get(CLUSTERS, world.name, "main")
-        listed = cluster.get("status", {}).get("keySets") or [{}]
-        return bool(listed[0].get("keyIDs"))
-
-    await world.eventually(key_seen, "the status lists the key")
-    keys = told(server)
-    said: list[WorkerTokens | None] = []
-    set_desired = server.set_desired
-
-    def note(entries: object) -> None:
-        set_desired(entries)  # type: ignore[arg-type]
-        if "settings" in server.desired:
-            said.append(told(server))
-
-    server.set_desired = note  # type: ignore[assignment, method-assign]
-    await first.end()
-    await world.operator()
-
-    async def told_again() -> bool:
-        return bool(said)
-
-    await world.eventually(told_again, "the next operator's settings")
-    assert set(map(str, said)) == {str(keys)}
-
-
 async def test_workers_are_listed_as_the_servers_tell_them(world: World) -> None:
     await world.cluster()
     server = await world.server("m0")

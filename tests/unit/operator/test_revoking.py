@@ -43,6 +43,8 @@ class OneSecret:
 
     def __init__(self, data: dict[str, str]) -> None:
         self.watches = 0
+        self.answering = asyncio.Event()
+        self.answering.set()
         self._object: Object | None = {"data": data}
         self._events: asyncio.Queue[Object] = asyncio.Queue()
 
@@ -54,6 +56,7 @@ class OneSecret:
 
     async def list(self, *_: Any, field_selector: str) -> Listing:
         assert field_selector == f"metadata.name={SECRET.name}"
+        await self.answering.wait()
         return Listing(1, [] if self._object is None else [self._object])
 
     async def watch(self, *_: Any, **__: Any) -> AsyncIterator[Object]:
@@ -83,7 +86,8 @@ class Rig:
         )
         metadata = {"namespace": "media", "name": "main", "uid": "u"}
         spec: dict[str, Any] = {"tokens": {"keySets": [KEY_SET]}}
-        inventory.put(MediaCluster.parse({"metadata": metadata, "spec": spec}))
+        status = {"keySets": [{"name": "apps", "secretName": SECRET.name, "keyIDs": ["k1"]}]}
+        inventory.put(MediaCluster.parse({"metadata": metadata, "spec": spec, "status": status}))
         for number, server in enumerate(servers):
             metadata = {"namespace": "media", "name": f"m{number}", "uid": f"u{number}"}
             spec = {"clusterRef": {"name": "main"}, "endpoint": {"address": server.endpoint}}
@@ -92,12 +96,27 @@ class Rig:
     async def _act(self, _: object) -> list[Any]:
         return []
 
+    async def __aenter__(self) -> Rig:
+        """It leads from now on."""
+        await self.links.open()
+        self._leading = asyncio.create_task(self.loop.run(self.effects))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leading.cancel()
+        await asyncio.gather(self._leading, return_exceptions=True)
+        await self.secrets.close()
+        await self.links.close()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110  the fake servers have no event for what they are told
+                await asyncio.sleep(0.005)
+
     async def told(self, condition: Callable[[WorkerTokens], bool]) -> float:
         """Seconds until every server is told what fulfils the condition."""
         began = time.monotonic()
-        async with asyncio.timeout(10):
-            while not all(condition(self._tokens(server)) for server in self.servers):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await self.until(lambda: all(condition(self._tokens(server)) for server in self.servers))
         return time.monotonic() - began
 
     def _tokens(self, server: FakeMediaServer) -> WorkerTokens:
@@ -112,19 +131,16 @@ def api() -> OneSecret:
 
 
 @pytest.fixture
-async def rig(api: OneSecret) -> AsyncIterator[Rig]:
+async def servers() -> AsyncIterator[list[FakeMediaServer]]:
     async with FakeMediaServer(KEY) as one, FakeMediaServer(KEY) as two:
-        rig = Rig([one, two], api)
-        await rig.links.open()
-        running = asyncio.create_task(rig.loop.run(rig.effects))
-        try:
-            await rig.told(lambda tokens: set(tokens.keys) == {"k1"})
-            yield rig
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await rig.secrets.close()
-            await rig.links.close()
+        yield [one, two]
+
+
+@pytest.fixture
+async def rig(servers: list[FakeMediaServer], api: OneSecret) -> AsyncIterator[Rig]:
+    async with Rig(servers, api) as rig:
+        await rig.told(lambda tokens: set(tokens.keys) == {"k1"})
+        yield rig
 
 
 async def test_a_revoked_token_reaches_every_server_at_once(rig: Rig, api: OneSecret) -> None:
@@ -140,6 +156,21 @@ async def test_a_removed_key_reaches_every_server_at_once(rig: Rig, api: OneSecr
     api.change(None)
     assert await rig.told(lambda tokens: not tokens.keys) < PROMPTLY
     assert api.watches == 1
+
+
+async def test_a_new_leader_that_has_not_read_the_keys_leaves_servers_what_they_were_told(
+    servers: list[FakeMediaServer], api: OneSecret
+) -> None:
+    """Else every worker would end whenever the operator is started anew."""
+    async with Rig(servers, api) as first:
+        await first.told(lambda tokens: set(tokens.keys) == {"k1"})
+    applies = [server.applies for server in servers]
+    api.answering.clear()
+    async with Rig(servers, api) as second:
+        await second.until(lambda: all(map(int.__gt__, [server.applies for server in servers], applies)))
+        assert all("settings" not in server.desired for server in servers)
+        api.answering.set()
+        assert await second.told(lambda tokens: set(tokens.keys) == {"k1"}) < PROMPTLY
 
 
 async def test_what_admits_is_logged_nowhere(
