@@ -24,22 +24,14 @@ def accepted(message: bytes, layout: Layout) -> bool:
     return bool(layout.second_at and message[layout.second_at])
 
 
-def with_number(message: bytes, layout: Layout, number: int) -> bytes:
-    """The answer, to another request."""
-    answer = bytearray(message)
-    U32.pack_into(answer, layout.first_at, number)
-    return bytes(answer)
-
-
-def with_pid(message: bytes, layout: Layout, real: int, shown: int) -> bytes:
-    """A worker's dump with the pid that the application knows. Raises one of READ_ERRORS."""
+def pid_at(message: bytes, layout: Layout) -> int:
+    """Where a worker's dump has its pid; 0 if this is none. Raises one of READ_ERRORS."""
     body = _body(message, layout, _DUMP)
     at = fields(message, body, 1)[0] if body else 0
-    if not at or U32.unpack_from(message, body + at)[0] != real:
-        return message
-    answer = bytearray(message)
-    U32.pack_into(answer, body + at, shown)
-    return bytes(answer)
+    if not at:
+        return 0
+    U32.unpack_from(message, body + at)
+    return body + at
 
 
 def bitrate(message: bytes, layout: Layout) -> int:
@@ -60,7 +52,7 @@ def bitrate(message: bytes, layout: Layout) -> int:
 
 def _body(message: bytes, layout: Layout, kinds: frozenset[int]) -> int:
     """Where an answer's body is; 0 if it has none of these kinds."""
-    _, _, kind, body = fields(message, layout.table, 4)
-    if not kind or not body or message[layout.table + kind] not in kinds:
+    _, _, kind, body, _ = layout.at
+    if not kind or not body or message[kind] not in kinds:
         return 0
-    return flatbuffer.follow(message, layout.table + body)
+    return flatbuffer.follow(message, body)

@@ -61,11 +61,11 @@ def read(data: bytes, layout: Layout, method: int) -> Ask:
     Raises UnacceptableError, or one of READ_ERRORS when it is malformed.
     """
     kind, reader = _READERS[Method(method)]
-    _, _, handler, body_kind, body = fields(data, layout.table, 5)
-    if not handler or not body or not body_kind or data[layout.table + body_kind] != request.Body_TYPES[kind]:
-        raise ValueError(f"{Method(method).name} without its body")
-    handler_id = _id(flatbuffer.read_string(data, layout.table + handler))
-    return reader(_Request(data, Method(method), handler_id, flatbuffer.follow(data, layout.table + body)))
+    _, _, handler, body_kind, body = layout.at
+    if not handler or not body or not body_kind or data[body_kind] != request.Body_TYPES[kind]:
+        raise ValueError("it lacks its body")
+    handler_id = _id(flatbuffer.read_string(data, handler))
+    return reader(_Request(data, Method(method), handler_id, flatbuffer.follow(data, body)))
 
 
 def _id(text: str) -> str:
@@ -86,7 +86,7 @@ def _webrtc_transport(asked: _Request) -> Ask:
     with_server = asked.method is Method.ROUTER_CREATE_WEBRTCTRANSPORT_WITH_SERVER
     wanted = web_rtc_transport.ListenServer if with_server else web_rtc_transport.ListenIndividual
     if not kind or not at or asked.data[options + kind] != web_rtc_transport.Listen_TYPES[wanted]:
-        raise ValueError(f"{asked.method.name} without a {wanted.__name__}")
+        raise ValueError(f"it lacks its {wanted.__name__}")
     if not with_server:
         _check_crowd(asked, flatbuffer.follow(asked.data, options + at), 0)
     body = router.CreateWebRtcTransportRequest.read(asked.data, asked.pos)

@@ -25,14 +25,17 @@ REQUEST, RESPONSE, NOTIFICATION, LOG = (
 SMALLEST: Final = 8
 LARGEST: Final = MAX_MESSAGE - 4
 """Bytes of a message without its size prefix."""
-KEY_END: Final = 28
-"""A message's bytes from 4 to here choose the layout to compare it with."""
+_FIELDS: Final = {REQUEST: (4, 1, 4, 1, 4), RESPONSE: (4, 1, 1, 4, 4), NOTIFICATION: (4, 1, 1, 4), LOG: (4,)}
+"""The sizes of their fields."""
+KEY_END: Final = 40
+"""A message's bytes from 4 to here choose the layout to compare it with. In front of them other writers put
+offsets and vtables; numbers and methods come later."""
 _MOST_LAYOUTS: Final = 256
 _PREFIX: Final = 4
 _I32: Final = Struct("<i")
 
 
-class TapError(ValueError):
+class TapError(Exception):
     """A stream that is not the channel's: the worker must not see it, or the application can't."""
 
 
@@ -70,9 +73,9 @@ def check_size(size: int) -> None:
 
 
 class Layout:
-    """Where a message's first two fields are, and the bytes that say so."""
+    """Where a message's fields are, and the bytes that say so."""
 
-    __slots__ = ("expected", "extent", "first_at", "kind", "read", "second_at", "table")
+    __slots__ = ("at", "expected", "extent", "first_at", "kind", "read", "second_at")
 
     def __init__(self, data: bytes) -> None:
         """Raises one of READ_ERRORS for a message that leads out of itself."""
@@ -82,24 +85,35 @@ class Layout:
         if not kind_at or not data_at:
             raise ValueError("a message without data")
         self.kind = read.byte(root + kind_at)
-        self.table = read.offset(root + data_at)
-        first, second = read.fields(self.table, 2)
-        self.first_at = self.table + first if first else 0
-        """Of the number (requests and answers), 0 if there is none."""
-        self.second_at = self.table + second if second else 0
-        """Of the method, of whether it was accepted, or of the event; 0: it is 0."""
-        if max(self.first_at + 4 if first else 0, self.second_at + 1 if second else 0) > len(data):
-            raise ValueError("a field lies outside of its message")
+        sizes = _FIELDS.get(self.kind)
+        if sizes is None:
+            raise ValueError(f"a message of kind {self.kind}")
+        table = read.offset(root + data_at)
+        self.at = tuple(table + at if at else 0 for at in read.fields(table, len(sizes)))
+        """Of each field of the request, answer or the like, 0 if it is absent."""
         runs = read.runs(KEY_END)
-        ends = [KEY_END, self.first_at + 4, self.second_at + 1, *(stop for _, stop in runs)]
-        self.extent = max(ends) - _PREFIX
+        ends = [at + size for at, size in zip(self.at, sizes, strict=True) if at]
+        ends += [stop for _, stop in runs]
+        if max(ends, default=0) > len(data):
+            raise ValueError("a field lies outside of its message")
+        self.extent = max(*ends, KEY_END) - _PREFIX
         """The smallest size that a message laid out like this has."""
-        layout, at = "<", 0
+        layout, position = "<", 0
         for start, stop in runs:
-            layout += f"{start - at}x{stop - start}s"
-            at = stop
-        self.read = Struct(layout).unpack_from
+            layout += f"{start - position}x{stop - start}s"
+            position = stop
+        self.read = Struct(layout).unpack_from if runs else None
+        """Reads what else says so from a message at a position, to be compared with `expected`."""
         self.expected = tuple(data[start:stop] for start, stop in runs)
+        self.first_at = self.at[0]
+        """Of the number, in requests and answers."""
+        self.second_at = self.at[1] if len(sizes) > 1 else 0
+        """Of the method, of whether a request was accepted, or of the event; absent: it is 0."""
+
+    @property
+    def common(self) -> bool:
+        """Whether others may have the same key: it holds neither number nor method."""
+        return self.first_at >= KEY_END and (not self.second_at or self.second_at >= KEY_END)
 
 
 class _Reader:
@@ -151,7 +165,7 @@ class Layouts(dict[bytes, Layout]):
             layout = Layout(whole)
         except READ_ERRORS as problem:
             raise TapError(f"a message of {len(whole)} bytes: {problem}") from problem
-        if len(whole) >= KEY_END:
+        if len(whole) >= KEY_END and layout.common:
             if len(self) >= _MOST_LAYOUTS:
                 self.clear()
             self[whole[_PREFIX:KEY_END]] = layout

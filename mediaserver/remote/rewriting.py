@@ -127,7 +127,7 @@ def _client_info(policy: TenantPolicy, info: transport.ListenInfo) -> _Rewritten
         transport.ListenInfo(
             protocol=_protocol(info),
             ip=policy.client_host,
-            announced_address=policy.announced_address if replaced else _announced(policy, info),
+            announced_address=(None if replaced else info.announced_address) or policy.announced_address,
             expose_internal_ip=info.expose_internal_ip and not replaced,
             port=port,
             port_range=ports,
@@ -139,10 +139,6 @@ def _client_info(policy: TenantPolicy, info: transport.ListenInfo) -> _Rewritten
         _asked_ports(info),
         replaced,
     )
-
-
-def _announced(policy: TenantPolicy, info: transport.ListenInfo) -> str | None:
-    return info.announced_address or policy.announced_address
 
 
 def _pipe_info(policy: TenantPolicy, info: transport.ListenInfo) -> transport.ListenInfo:
