@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from mediaserver.wire.errors import ListenError
 
 _SHUTDOWN_SECONDS = 2.0
+
+
+def _quote_nothing(record: logging.LogRecord) -> bool:
+    """Tell of a request that is no HTTP, but not how it reads: it may hold a token."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        if record.levelno > logging.INFO:
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = f"malformed request: {type(record.exc_info[1]).__name__}", None
+        record.exc_info = None
+    return True
+
+
+_log = logging.getLogger("mediaserver.http")
+_log.addFilter(_quote_nothing)
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,9 @@ class Listener:
 
 async def listen(app: web.Application, address: ListenAddress) -> Listener:
     """Serve ``app``. No access log is written: query strings carry tokens. Raises ListenError."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
     await runner.setup()
     site = web.TCPSite(runner, address.host, address.port)
     try:
