@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -14,8 +16,12 @@ from mediaserver.gateway.errors import ApiError, KeysUnavailable
 from mediaserver.gateway.resources import Cluster, KeySet, LabelSelector, ObjectKey, Requirement
 from mediaserver.wire.tokens import MIN_KEY_BYTES
 
+REVOKED = "revoked"
+"""The data key of a key Secret that is no kid: it lists tokens of applications that count no more."""
 FRESH_SECONDS = 30.0
 """How long what was read counts without being read again."""
+WORKER_FRESH_SECONDS = 10.0
+"""The same for applications' tokens, which can be revoked one by one."""
 REREAD_SECONDS = 2.0
 """An object is not read more often than that, whatever tokens say."""
 RETRY_SECONDS = 5.0
@@ -36,6 +42,15 @@ class KeySource(Protocol):
     async def namespace_labels(self, name: str) -> dict[str, str]: ...
 
 
+@dataclass(frozen=True)
+class WorkerKeys:
+    """What admits applications' workers."""
+
+    keys: Mapping[str, bytes] = field(repr=False)
+    revoked: frozenset[str]
+    """`jti` of tokens that count no more, whichever key signed them."""
+
+
 class TokenKeys:
     """Keys by kid, cached; what cannot be read again stays valid until it can."""
 
@@ -53,6 +68,13 @@ class TokenKeys:
             keys = await self._gather(cluster, namespace, REREAD_SECONDS)
         return keys
 
+    async def of_workers(self, cluster: Cluster, kid: str) -> WorkerKeys:
+        """Keys of the sets with `workers: true`, and what those sets' Secrets revoke; otherwise as ``of``."""
+        found = await self._gather_workers(cluster, WORKER_FRESH_SECONDS)
+        if kid not in found.keys:
+            found = await self._gather_workers(cluster, REREAD_SECONDS)
+        return found
+
     async def close(self) -> None:
         """End what is being read."""
         await self._secrets.close()
@@ -62,18 +84,42 @@ class TokenKeys:
         keys: dict[str, bytes] = {}
         for key_set in cluster.key_sets:
             if await self._allows(key_set, cluster, namespace, max_age):
-                where = ObjectKey(cluster.metadata.namespace, key_set.secret_ref.name)
-                secret = await self._secrets.get(where, max_age)
-                for kid, key in secret.items():
-                    if len(key) >= MIN_KEY_BYTES:
-                        keys.setdefault(kid, key)
+                _add(keys, await self._secret(key_set, cluster, max_age))
         return keys
+
+    async def _gather_workers(self, cluster: Cluster, max_age: float) -> WorkerKeys:
+        keys: dict[str, bytes] = {}
+        revoked: frozenset[str] = frozenset()
+        for key_set in cluster.key_sets:
+            if key_set.workers:
+                secret = await self._secret(key_set, cluster, max_age)
+                _add(keys, secret)
+                revoked |= _read_revoked(secret.get(REVOKED, b""))
+        return WorkerKeys(keys, revoked)
+
+    async def _secret(self, key_set: KeySet, cluster: Cluster, max_age: float) -> Mapping[str, bytes]:
+        return await self._secrets.get(
+            ObjectKey(cluster.metadata.namespace, key_set.secret_ref.name), max_age
+        )
 
     async def _allows(self, key_set: KeySet, cluster: Cluster, namespace: str, max_age: float) -> bool:
         policy = key_set.namespaces
         if policy.source == "Selector":
             return selects(policy.selector, await self._labels.get(ObjectKey("", namespace), max_age))
         return policy.source == "All" or namespace == cluster.metadata.namespace
+
+
+def _add(keys: dict[str, bytes], secret: Mapping[str, bytes]) -> None:
+    for kid, key in secret.items():
+        if kid != REVOKED and len(key) >= MIN_KEY_BYTES:
+            keys.setdefault(kid, key)
+
+
+@lru_cache(maxsize=64)  # read at every dial, changed hardly ever
+def _read_revoked(text: bytes) -> frozenset[str]:
+    """Words separated by blanks, line ends or commas. One that is not UTF-8 takes no other along."""
+    words = text.removeprefix(codecs.BOM_UTF8).replace(b",", b" ").split()
+    return frozenset(word.decode(errors="replace") for word in words)
 
 
 @dataclass

@@ -71,6 +71,8 @@ class KeySet(ResourceStruct, frozen=True):
     name: str
     secret_ref: Reference
     namespaces: NamespacePolicy = NamespacePolicy()
+    workers: bool = False
+    """Whether its keys admit applications' workers, to the whole cluster whatever ``namespaces`` says."""
 
 
 class Tokens(ResourceStruct, frozen=True):
@@ -105,6 +107,8 @@ class Endpoint(ResourceStruct, frozen=True):
 class ServerSpec(ResourceStruct, frozen=True):
     cluster_ref: Reference
     endpoint: Endpoint = Endpoint()
+    zone: str = ""
+    """Empty: the one that the server itself names."""
 
 
 class Server(Resource, frozen=True):

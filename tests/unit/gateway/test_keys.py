@@ -9,7 +9,15 @@ from doubles.api import FakeApi
 
 from mediaserver.gateway import keys as module
 from mediaserver.gateway.errors import KeysUnavailable
-from mediaserver.gateway.keys import FRESH_SECONDS, REREAD_SECONDS, RETRY_SECONDS, TokenKeys, selects
+from mediaserver.gateway.keys import (
+    FRESH_SECONDS,
+    REREAD_SECONDS,
+    RETRY_SECONDS,
+    REVOKED,
+    WORKER_FRESH_SECONDS,
+    TokenKeys,
+    selects,
+)
 from mediaserver.gateway.resources import Cluster, LabelSelector
 
 K1, K2 = b"1" * 32, b"2" * 40
@@ -74,6 +82,48 @@ async def test_key_sets_and_their_namespaces(api: FakeApi, keys: TokenKeys) -> N
 async def test_short_keys_do_not_count(api: FakeApi, keys: TokenKeys) -> None:
     api.secrets["media/main-token-keys"] = {"k1": b"short", "k2": K2}
     assert await keys.of(cluster(), "media", "k2") == {"k2": K2}
+
+
+async def test_keys_of_workers(api: FakeApi, keys: TokenKeys) -> None:
+    """Those of the sets that say so, whatever namespaces they are for; and what those sets revoke."""
+    api.secrets |= {
+        "media/secret-people": {"p": K1, "revoked": b"t9"},
+        "media/secret-apps": {"a": K1, "b": b"short", "revoked": b"\xef\xbb\xbft1\nt2, t3\r\n \xff t4,,"},
+        "media/secret-more": {"a": K2, "c": K2, "revoked": b"t5"},
+    }
+    made = cluster(
+        key_set("people", **{"from": "All"}),
+        {**key_set("apps"), "workers": True},
+        {**key_set("more"), "workers": True},
+    )
+    found = await keys.of_workers(made, "c")
+    assert found.keys == {"a": K1, "c": K2}
+    assert found.revoked - {"\ufffd"} == {"t1", "t2", "t3", "t4", "t5"}
+    assert "keys" not in repr(found)
+
+
+async def test_without_sets_for_workers(api: FakeApi, keys: TokenKeys) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1}
+    assert (await keys.of_workers(cluster(), "k1")).keys == {}
+    assert not api.reads
+
+
+async def test_what_is_revoked_is_no_key(api: FakeApi, keys: TokenKeys) -> None:
+    api.secrets["media/main-token-keys"] = {"k1": K1, REVOKED: b"t" * 32}
+    assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
+
+
+async def test_revoking_is_seen_soon(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
+    made = cluster({**key_set("apps"), "workers": True})
+    api.secrets["media/secret-apps"] = {"a": K1}
+    assert (await keys.of_workers(made, "a")).revoked == frozenset()
+    api.secrets["media/secret-apps"] = {"a": K1, REVOKED: b"t1"}
+    clock.now += WORKER_FRESH_SECONDS
+    assert (await keys.of_workers(made, "a")).revoked == {"t1"}
+    api.secrets["media/secret-apps"] = {"b": K1}
+    assert (await keys.of_workers(made, "b")).keys == {"a": K1}
+    clock.now += REREAD_SECONDS
+    assert (await keys.of_workers(made, "b")).keys == {"b": K1}
 
 
 async def test_reads_are_few(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
