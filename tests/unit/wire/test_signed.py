@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 
 import msgspec
 import pytest
@@ -33,7 +34,5 @@ def test_tokens_without_an_issuer(payload: bytes) -> None:
 
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=100).map(token)))
 def test_garbage(text: str) -> None:
-    try:
-        signed.issuer(text)
-    except TokenError as error:
-        assert error.reason == "malformed"
+    with contextlib.suppress(TokenError):
+        assert signed.issuer(text)
