@@ -70,6 +70,11 @@ class Directory:
         """Whether every kind has been listed once."""
         return all(reflector.synced.is_set() for reflector in self.reflectors)
 
+    @property
+    def knows_servers(self) -> bool:
+        """Whether a MediaServer that is not among ``servers`` does not exist, for all that can be told."""
+        return self._servers.synced.is_set() and not self._servers.problem
+
     def start(self) -> None:
         self._tasks = [
             asyncio.create_task(reflector.run(), name=f"watch {reflector.plural}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ SILENCE_SECONDS = 2.0
 """A server of which nothing is heard for so long takes no participants, and loses those it has."""
 CONNECT_SECONDS = 2.0
 MIN_PAUSE, MAX_PAUSE = 0.1, 2.0
+_NOT_REACHED = "not reached yet"
 
 log = structlog.get_logger()
 
@@ -63,7 +65,9 @@ class ServerLink:
         self.hello: ServerHello | None = None
         """While connected."""
         self.load: Load | None = None
-        self.problem = "not reached yet"
+        self.load_at = 0.0
+        """By time.monotonic(): when ``load`` came."""
+        self.problem = _NOT_REACHED
         """Why it is not connected."""
         self._session = session
         self._key = key
@@ -77,6 +81,11 @@ class ServerLink:
     def usable(self) -> bool:
         """Whether it is connected and has said what it has."""
         return self.hello is not None and self._reports is not None and self._reports.revision is not None
+
+    @property
+    def pending(self) -> bool:
+        """Whether its first dial, or the first figures of its load, may come in at any moment."""
+        return self.load is None and (self.hello is not None or self.problem == _NOT_REACHED)
 
     def router_ready(self, router: ObjectKey) -> bool:
         """Whether the server itself says that the router takes participants."""
@@ -158,7 +167,10 @@ class ServerLink:
         self._changed()
 
     def _take_load(self, load: Load) -> None:
-        self.load = load
+        first = self.load is None
+        self.load, self.load_at = load, time.monotonic()
+        if first:
+            self._changed()
 
     # -- being away -----------------------------------------------------------------------------------
 

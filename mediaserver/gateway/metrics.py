@@ -17,6 +17,37 @@ from prometheus_client import (
 from mediaserver.gateway.directory import Directory
 from mediaserver.gateway.links import ServerLinks
 
+_ADMISSION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+
+
+class WorkerMetrics:
+    """Of applications' workers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.tunnels = Gauge(
+            "mafalda_gateway_worker_tunnels",
+            "Connections of applications to their workers.",
+            registry=registry,
+        )
+        self.dials = Counter(
+            "mafalda_gateway_worker_dials",
+            "Dials of applications for workers: started, resumed, or why not.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.endings = Counter(
+            "mafalda_gateway_worker_endings",
+            "Ended connections of applications to their workers, by who ended them.",
+            ["by"],
+            registry=registry,
+        )
+        self.admission = Histogram(
+            "mafalda_gateway_worker_admission_seconds",
+            "From an application's dial to a media server having taken it.",
+            buckets=_ADMISSION_BUCKETS,
+            registry=registry,
+        )
+
 
 class Metrics:
     """What happens is counted as it happens, what is the case is read when scraped."""
@@ -40,9 +71,10 @@ class Metrics:
         self.admission = Histogram(
             "mafalda_gateway_admission_seconds",
             "From a participant's dial to its media server having taken it.",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
+            buckets=_ADMISSION_BUCKETS,
             registry=self.registry,
         )
+        self.workers = WorkerMetrics(self.registry)
         self._servers = Gauge(
             "mafalda_gateway_servers", "Media servers, by link state.", ["state"], registry=self.registry
         )

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from mediaserver import shim
 from mediaserver.gateway.directory import Directory, Signal
 from mediaserver.gateway.frontdoor import FrontDoor, Limits
 from mediaserver.gateway.keys import KeySource, TokenKeys
@@ -22,6 +23,7 @@ from mediaserver.gateway.links import ServerLink, ServerLinks, Target
 from mediaserver.gateway.metrics import Metrics
 from mediaserver.gateway.reflector import Source
 from mediaserver.gateway.resources import ObjectKey
+from mediaserver.gateway.workers import WorkerDoor, WorkerLimits
 from mediaserver.wire.listen import ListenAddress, listen
 from mediaserver.wire.membership import ClusterKey
 
@@ -40,6 +42,7 @@ class GatewayConfig:
     cluster_key: ClusterKey
     kubeconfig: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    worker_limits: WorkerLimits = field(default_factory=WorkerLimits)
 
 
 class Api(Source, KeySource, Protocol):
@@ -60,6 +63,7 @@ class Gateway:
         self._stack = AsyncExitStack()
         self.links = ServerLinks(self._make_link)
         self._door: FrontDoor | None = None
+        self._worker_door: WorkerDoor | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -75,6 +79,14 @@ class Gateway:
             self.metrics,
             limits=self._config.limits,
         )
+        self._worker_door = WorkerDoor(
+            self.directory,
+            self.links,
+            self._keys,
+            self._changed,
+            self.metrics.workers,
+            limits=self._config.worker_limits,
+        )
         self._stack.push_async_callback(self.links.close)
         self._stack.push_async_callback(self._keys.close)
         self.directory.start()
@@ -82,6 +94,7 @@ class Gateway:
         participants = web.Application()
         participants.router.add_get("/", self._door.handle)
         participants.router.add_get("/ws", self._door.handle)
+        participants.router.add_get(shim.PATH, self._worker_door.handle)
         listener = await listen(participants, self._config.listen)
         self._stack.push_async_callback(listener.close)
         self.address = listener.address
@@ -91,9 +104,9 @@ class Gateway:
         log.info("gateway listens", address=str(self.address), health=str(self.health_address))
 
     async def close(self) -> None:
-        """Send participants away, then end everything."""
-        if self._door is not None:
-            await self._door.close(STOP_SECONDS)
+        """Send participants and applications away, then end everything."""
+        doors = [door for door in (self._door, self._worker_door) if door is not None]
+        await asyncio.gather(*(door.close(STOP_SECONDS) for door in doors))
         await self._stack.aclose()
 
     # -- watching -------------------------------------------------------------------------------------
