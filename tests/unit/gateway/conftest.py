@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from contract.control_client import dialled
 from contract.control_contract import desired, router_entry
 from doubles.api import FakeApi
@@ -28,6 +29,18 @@ TOKEN_KEY = b"t" * 32
 ANY_PORT = ListenAddress("127.0.0.1", 0)
 
 Socket = aiohttp.ClientWebSocketResponse
+
+BOTH_LOOPS = frozenset({"test_relay", "test_worker_upstream", "test_workers"})
+"""Modules whose tests run on asyncio's event loop and on uvloop."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.stem in BOTH_LOOPS:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 class World:
