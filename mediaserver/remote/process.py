@@ -22,7 +22,8 @@ from mediaserver.remote.errors import CannotStart
 from mediaserver.remote.policy import TenantPolicy
 
 _FORWARDED: Final = ("--logLevel", "--logTag", "--libwebrtcFieldTrials", "--disableLiburing")
-_PORTS: Final = ("--rtcMinPort", "--rtcMaxPort")
+_PORTS: Final = {"--rtcMinPort": 10000, "--rtcMaxPort": 59999}
+"""With the worker's own defaults."""
 _FILES: Final = ("dtlsCertificateFile", "dtlsPrivateKeyFile")
 MOST_ARGUMENTS: Final = 64
 LONGEST_FILE: Final = 16 * 1024
@@ -74,21 +75,32 @@ class DtlsFiles:
 def worker_arguments(asked: Sequence[str], policy: TenantPolicy) -> list[str]:
     """What the worker is started with: the application's arguments, without files, with ports of this server.
 
-    Raises CannotStart for arguments that no mediasoup passes.
+    Raises CannotStart for arguments that no mediasoup passes, and for ports that no worker takes, even
+    where they are replaced.
     """
     if len(asked) > MOST_ARGUMENTS:
         raise CannotStart(f"{len(asked)} arguments, at most {MOST_ARGUMENTS} are taken")
     kept = []
+    ports = dict(_PORTS)
     for argument in asked:
-        name = argument.partition("=")[0]
-        if name in _PORTS and policy.addresses == "Rewrite":
+        name, _, value = argument.partition("=")
+        if name in ports and policy.addresses == "Rewrite":
+            ports[name] = _port(name, value)
             continue
-        if name not in _FORWARDED + _PORTS or "\0" in argument:
+        if name not in (*_FORWARDED, *_PORTS) or "\0" in argument:
             raise CannotStart(f"{name!r} is no setting of a worker here", exit_code=shim.EXIT_WRONG_SETTINGS)
         kept.append(argument)
+    if ports["--rtcMaxPort"] < ports["--rtcMinPort"]:
+        raise CannotStart("rtcMaxPort is less than rtcMinPort", exit_code=shim.EXIT_WRONG_SETTINGS)
     if policy.addresses == "Rewrite":
         kept += [f"{name}={port}" for name, port in zip(_PORTS, policy.client_ports, strict=True)]
     return kept
+
+
+def _port(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535):
+        raise CannotStart(f"{name} is no port from 0 to 65535", exit_code=shim.EXIT_WRONG_SETTINGS)
+    return int(value)
 
 
 class TenantProcess:
