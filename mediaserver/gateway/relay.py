@@ -61,8 +61,9 @@ class Relay:
     def cut(self) -> None:
         """End both connections at once."""
         self._by = self._by or "gateway"
-        self.application.transport.abort()
-        self.server.transport.abort()
+        for side in (self.application, self.server):
+            if not side.lost:  # asyncio's transports cannot be aborted after that
+                side.transport.abort()
 
     def side_lost(self) -> None:
         """One of the connections is gone for good."""

@@ -115,9 +115,9 @@ class WorkerPlacements:
             begun.append(placement)
         return begun
 
-    def held(self, server: ObjectKey, token: str) -> int:
-        """Workers of the token on the server that were started through this gateway and are connected."""
-        return self._by_token[server, token]
+    def held(self, server: ObjectKey, token: str | None = None) -> int:
+        """Workers, the token's or all, that were started on the server through here and are connected."""
+        return len(self._by_server.get(server, ())) if token is None else self._by_token[server, token]
 
 
 def choose(
@@ -144,7 +144,7 @@ def choose(
             tenants.free <= own,
             bool(wish.zone) and server.zone != wish.zone,
             round(busy / offer.cores, 1),
-            tenants.workers + own,
+            max(tenants.workers + own, placements.held(server.key)),
             server.key,
         )
 

@@ -60,7 +60,7 @@ async def dial(address: Address, request: bytes, seconds: float = DIAL_SECONDS) 
             answer = await answering.done
     except TimeoutError as error:
         raise UpstreamError(f"{where} did not answer within {seconds:g} s") from error
-    except (OSError, ValueError) as error:  # ValueError: a port or a host name that is none
+    except (OSError, ValueError, OverflowError) as error:  # the last two: a host or a port that is none
         raise UpstreamError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         answering.release()
