@@ -630,6 +630,8 @@ class Relay:
         self._pause = _FIRST_PAUSE
         self._dialled: list[Link | Failure] = []
         self._reading = True
+        self._space = memoryview(bytearray(CHUNK))
+        """Where reads go: a buffer of that size for each would be mapped and unmapped each time."""
         self._epoll = select.epoll()
         self._interests: dict[int, int] = {}
         self._signals, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -723,13 +725,13 @@ class Relay:
 
     def _on_requests(self) -> None:
         try:
-            data = os.read(3, CHUNK)
+            size = os.readv(3, (self._space,))
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if data:
-            self._send(REQUESTS, data)
+            size = 0
+        if size:
+            self._send(REQUESTS, self._space[:size].tobytes())
             if self._stream.waiting > self._buffer // 2:
                 self._adjust()
         else:
@@ -776,17 +778,17 @@ class Relay:
     def _read(self, link: Link) -> None:
         while self._link is link:
             try:
-                data = link.socket.recv(CHUNK)
+                size = link.socket.recv_into(self._space)
             except OSError as error:
                 if not _would_block(error):
                     self._lose(f"the connection broke: {_told(error)}")
                 return
-            if not data:
+            if not size:
                 self._lose("the connection was closed")
                 return
             self._heard = time.monotonic()
             try:
-                self._take(link.frames.feed(data))
+                self._take(link.frames.feed(self._space[:size].tobytes()))
             except TunnelError as error:
                 self._lose(f"the media server is not understood: {error}")
                 return
