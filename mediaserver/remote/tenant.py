@@ -12,8 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import structlog
 
 from mediaserver import shim
-from mediaserver.mediasoup.framing import FrameWriter
+from mediaserver.remote.descriptors import OutputReader, RequestWriter
 from mediaserver.remote.process import DtlsFiles, TenantProcess, wait_exit
 from mediaserver.remote.settings import TenantSettings
 from mediaserver.remote.tap import ChannelTap, TapError
@@ -81,8 +80,8 @@ class Tenant:
         self._verdict: str | None = None
         """Why this server ended it."""
         self._exit: tuple[int, int] | None = None
-        self._outputs: list[_Output] = []
-        self._requests: _Requests | None = None
+        self._outputs: list[OutputReader] = []
+        self._requests: RequestWriter | None = None
         self._life: asyncio.Task[None] | None = None
         self._kill: asyncio.TimerHandle | None = None
 
@@ -102,10 +101,10 @@ class Tenant:
         """Begins to read what the worker says."""
         loop = asyncio.get_running_loop()
         process = self.process
-        requests = _Requests(process.requests, self._on_requests_end, self._on_congestion)
-        answers = _Output(self._on_answers)
-        output = _Output(partial(self._say, shim.OUTPUT))
-        errors = _Output(partial(self._say, shim.ERRORS))
+        requests = RequestWriter(process.requests, self._on_requests_end, self._on_congestion)
+        answers = OutputReader(self._on_answers)
+        output = OutputReader(partial(self._say, shim.OUTPUT))
+        errors = OutputReader(partial(self._say, shim.ERRORS))
         self._requests = requests
         self._outputs = [output, errors, answers]
         await loop.create_connection(lambda: requests, sock=process.requests)
@@ -193,15 +192,12 @@ class Tenant:
         requests = self._requests
         if requests is None or self._verdict is not None:
             return
-        try:
+        with self._reading("the application's channel"):
             to_worker, answers = self.tap.to_worker(data)
-        except TapError as error:
-            self.end(f"the application's channel cannot be read: {error}")
-            return
-        if to_worker:
-            requests.write_now(to_worker)
-        if answers:
-            self._say(shim.ANSWERS, answers)
+            if to_worker:
+                requests.write_now(to_worker)
+            if answers:
+                self._say(shim.ANSWERS, answers)
 
     def ask_for_figures(self) -> None:
         """Has the worker tell what its transports carry (the token's bandwidth)."""
@@ -222,15 +218,23 @@ class Tenant:
     # -- from the worker ------------------------------------------------------------------------------
 
     def _on_answers(self, data: bytes) -> None:
-        try:
+        with self._reading("the worker's channel"):
             answers = self.tap.to_application(data)
+            if self.tap.running:
+                self._files.remove()
+            if answers:
+                self._say(shim.ANSWERS, answers)
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """A channel that cannot be read ends the worker: with messages missing nobody could go on."""
+        try:
+            yield
         except TapError as error:
-            self.end(f"the worker's channel cannot be read: {error}")
-            return
-        if self.tap.running:
-            self._files.remove()
-        if answers:
-            self._say(shim.ANSWERS, answers)
+            self.end(f"{what} cannot be read: {error}")
+        except Exception:  # a bug, which must not leave an application waiting for ever
+            log.exception("reading a tenant's channel failed unexpectedly", **self._names(), channel=what)
+            self.end(f"{what} cannot be read: the media server failed, its log says how")
 
     def _say(self, kind: int, data: bytes) -> None:
         tunnel = self._tunnel
@@ -324,54 +328,3 @@ class Tenant:
 
     def _names(self) -> dict[str, Any]:
         return {"tenant": self.origin.id, "subject": self.origin.claims.sub, "pid": self.process.pid}
-
-
-class _Requests(FrameWriter):
-    """Descriptor 3, written. Tells when it is congested, or no longer."""
-
-    def __init__(
-        self,
-        stream: socket.socket,
-        on_end: Callable[[Exception | None], None],
-        on_congestion: Callable[[], None],
-    ) -> None:
-        super().__init__(stream, on_end)
-        self._on_congestion = on_congestion
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._on_congestion()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._on_congestion()
-
-
-class _Output(asyncio.Protocol):
-    """Descriptor 1, 2 or 4, read."""
-
-    def __init__(self, on_data: Callable[[bytes], None]) -> None:
-        self.data_received = on_data  # type: ignore[method-assign, assignment]  # no call in between
-        self.ended = asyncio.Event()
-        self._transport: asyncio.ReadTransport | None = None
-        self._reading = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self.ended.set()
-
-    def read(self, reading: bool) -> None:
-        transport = self._transport
-        if transport is not None and reading != self._reading and not transport.is_closing():
-            self._reading = reading
-            if reading:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
