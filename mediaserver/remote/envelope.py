@@ -96,7 +96,7 @@ class Layout:
         ends += [stop for _, stop in runs]
         if max(ends, default=0) > len(data):
             raise ValueError("a field lies outside of its message")
-        self.extent = max(*ends, KEY_END) - _PREFIX
+        self.extent = max([*ends, KEY_END]) - _PREFIX
         """The smallest size that a message laid out like this has."""
         layout, position = "<", 0
         for start, stop in runs:
