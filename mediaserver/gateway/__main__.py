@@ -39,7 +39,8 @@ log = structlog.get_logger()
     "--listen",
     default="127.0.0.1:8080",
     metavar="HOST:PORT",
-    help="Where participants come in, at / and /ws; publicURL of the MediaCluster leads here.",
+    help="Where participants come in, at / and /ws, and applications' workers, at /worker; publicURL of the "
+    "MediaCluster leads here.",
 )
 @click.option(
     "--health-listen",

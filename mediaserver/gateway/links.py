@@ -58,9 +58,13 @@ class ServerLink:
         key: ClusterKey,
         *,
         changed: Callable[[], None],
+        loaded: Callable[[], None],
         lost: Callable[[ObjectKey, str], None],
     ) -> None:
-        """``lost`` is called with a reason when a server that was there has been away or silent too long."""
+        """``lost`` is called with a reason when a server that was there has been away or silent too long.
+
+        ``loaded`` is called when load came, which happens every second; the first also counts as a change.
+        """
         self.target = target
         self.hello: ServerHello | None = None
         """While connected."""
@@ -72,6 +76,7 @@ class ServerLink:
         self._session = session
         self._key = key
         self._changed = changed
+        self._loaded = loaded
         self._lost = lost
         self._reports: Receiver[ReportedEntry] | None = None
         self._mourning: asyncio.TimerHandle | None = None
@@ -169,6 +174,7 @@ class ServerLink:
     def _take_load(self, load: Load) -> None:
         first = self.load is None
         self.load, self.load_at = load, time.monotonic()
+        self._loaded()
         if first:
             self._changed()
 

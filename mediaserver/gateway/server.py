@@ -23,7 +23,8 @@ from mediaserver.gateway.links import ServerLink, ServerLinks, Target
 from mediaserver.gateway.metrics import Metrics
 from mediaserver.gateway.reflector import Source
 from mediaserver.gateway.resources import ObjectKey
-from mediaserver.gateway.workers import WorkerDoor, WorkerLimits
+from mediaserver.gateway.worker_finding import WorkerFinder, WorkerLimits
+from mediaserver.gateway.workers import WorkerDoor
 from mediaserver.wire.listen import ListenAddress, listen
 from mediaserver.wire.membership import ClusterKey
 
@@ -58,6 +59,7 @@ class Gateway:
         self.metrics = Metrics()
         self._config = config
         self._changed = Signal()
+        self._loaded = Signal()
         self.directory = Directory(api, self._refresh)
         self._keys = TokenKeys(api)
         self._stack = AsyncExitStack()
@@ -79,14 +81,9 @@ class Gateway:
             self.metrics,
             limits=self._config.limits,
         )
-        self._worker_door = WorkerDoor(
-            self.directory,
-            self.links,
-            self._keys,
-            self._changed,
-            self.metrics.workers,
-            limits=self._config.worker_limits,
-        )
+        limits = self._config.worker_limits
+        finder = WorkerFinder(self.directory, self.links, self._keys, self._changed, self._loaded, limits)
+        self._worker_door = WorkerDoor(finder, self.metrics.workers, max_tunnels=limits.max_tunnels)
         self._stack.push_async_callback(self.links.close)
         self._stack.push_async_callback(self._keys.close)
         self.directory.start()
@@ -130,6 +127,7 @@ class Gateway:
             self._session,
             self._config.cluster_key,
             changed=self._changed.fire,
+            loaded=self._loaded.fire,
             lost=self._door.server_lost,
         )
 

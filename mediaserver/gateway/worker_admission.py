@@ -74,7 +74,8 @@ class Admission:
         try:
             return Admitted(*await self._verified(handshake.token, clusters, verify))
         except TokenError as error:
-            text = f"the token is refused: {error}; {_REMEDIES.get(error.reason, _NEW_TOKEN)}"
+            remedy = _REMEDIES.get(error.reason, _NEW_TOKEN)
+            text = f"the token is refused ({error.reason}): {error}; {remedy}"
             raise Refused(401, error.reason, text, final=True) from error
 
     async def returning(self, handshake: Handshake, clusters: Iterable[Cluster]) -> Returning:
@@ -88,7 +89,7 @@ class Admission:
         try:
             return Returning(*await self._verified(handshake.ticket, clusters, verify))
         except TokenError as error:
-            text = f"the worker cannot be come back to, its ticket is refused: {error}"
+            text = f"the worker cannot be come back to, its ticket is refused ({error.reason}): {error}"
             raise Refused(401, error.reason, text, final=True) from error
 
     async def _verified(

@@ -26,8 +26,8 @@ from mediaserver import shim
 from mediaserver.control.contract import TenantLoad
 from mediaserver.gateway import keys as keys_module
 from mediaserver.gateway import worker_upstream
+from mediaserver.gateway.worker_finding import WorkerLimits
 from mediaserver.gateway.worker_handshake import Handshake
-from mediaserver.gateway.workers import WorkerLimits
 from mediaserver.wire.tokens import ParticipantClaims
 from mediaserver.wire.tokens import mint as mint_participant
 
@@ -168,8 +168,8 @@ async def test_nothing_is_left_behind(one: WorkerWorld) -> None:
     assert door is not None
     await asyncio.wait_for(door._idle.wait(), 5)
     assert not door._relays
-    assert not door._placements._by_server
-    assert not door._placements._by_token
+    assert not door._finder._placements._by_server
+    assert not door._finder._placements._by_token
     text = await one.metrics()
     assert 'mafalda_gateway_worker_dials_total{outcome="started"} 3.0' in text
     assert 'mafalda_gateway_worker_endings_total{by="application"} 3.0' in text
@@ -248,7 +248,7 @@ async def test_other_methods(one: WorkerWorld, method: str) -> None:
         ({"Authorization": None}, 401, "MAFALDA_TOKEN"),
         ({"Authorization": "Basic YTpi"}, 401, "MAFALDA_TOKEN"),
         ({"Authorization": "Bearer"}, 401, "MAFALDA_TOKEN"),
-        ({"Authorization": "Bearer x"}, 401, "the token is refused: the token cannot be read"),
+        ({"Authorization": "Bearer x"}, 401, "the token is refused (malformed): the token cannot be read"),
     ],
 )
 async def test_handshakes_that_are_none(
@@ -606,7 +606,7 @@ async def test_the_tokens_bound_counts_what_servers_tell(three: WorkerWorld) -> 
     await three.carried(Authorization=f"Bearer {three.token(workers=4)}")
     answer = await three.refused(Authorization=f"Bearer {three.token(workers=3)}")
     assert answer.status == 403
-    assert "admits 3 workers at the same time and 4 run" in answer.text
+    assert "admits 3 workers at the same time" in answer.text
 
 
 async def test_a_worker_that_ended_frees_its_place(one: WorkerWorld) -> None:
@@ -618,6 +618,23 @@ async def test_a_worker_that_ended_frees_its_place(one: WorkerWorld) -> None:
     assert door is not None
     await asyncio.wait_for(door._idle.wait(), 5)
     await one.carried(Authorization=authorization)
+
+
+@pytest.mark.parametrize("bound", [1, None])
+async def test_a_worker_that_ends_makes_room_for_the_next(one: WorkerWorld, bound: int | None) -> None:
+    """It ends at that very moment, and its server says so a little later."""
+    one.servers[0].tenant_load = TenantLoad(
+        workers=1, free=0 if bound is None else 7, cpu=0, by_token={"t1": 1}
+    )
+    await one.loaded()
+    dialling = asyncio.create_task(one.dial(Authorization=f"Bearer {one.token(workers=bound)}"))
+    door = one.gateway._worker_door
+    assert door is not None
+    async with asyncio.timeout(5):
+        while not one.gateway._loaded._waiters:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    one.servers[0].tenant_load = TenantLoad(workers=0, free=8, cpu=0)
+    assert isinstance(await dialling, Tunnel)
 
 
 async def test_a_dial_that_failed_does_not_count(one: WorkerWorld) -> None:

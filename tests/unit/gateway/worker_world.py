@@ -21,7 +21,7 @@ from mediaserver.control import fake
 from mediaserver.control.contract import CONTROL_PATH, TenantLoad, TenantOffer
 from mediaserver.control.fake import FakeMediaServer
 from mediaserver.gateway.server import Gateway, GatewayConfig
-from mediaserver.gateway.workers import WorkerLimits
+from mediaserver.gateway.worker_finding import WorkerLimits
 from mediaserver.wire.listen import ListenAddress
 from mediaserver.wire.membership import ClusterKey
 from mediaserver.wire.worker_tokens import Ticket, WorkerClaims, mint, mint_ticket
