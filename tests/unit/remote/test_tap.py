@@ -428,7 +428,10 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     )
     yield "a vtable before it", change(root, (root + 8).to_bytes(4, "little", signed=True))
     yield "a vtable in the size prefix", change(root, (root - 2).to_bytes(4, "little", signed=True))
+    far = root - 8 + len(PAUSE)  # where Python would count from the end, and find the right one
+    yield "a vtable far before it", change(root, far.to_bytes(4, "little", signed=True))
     yield "a vtable of odd size", change(8, b"\x07\x00")
+    yield "a request's vtable of odd size", change(28, b"\x07\x00")
     yield "a vtable without room for its size", change(8, b"\x02\x00")
     yield "a table beyond its end", change(root + 4, U32.pack(len(PAUSE)))
     yield "an answer to the worker", change(root + 8, bytes([RESPONSE]))
@@ -436,8 +439,12 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "no kind", change(root + 8, b"\0")
     yield "a method beyond its end", PAUSE[:32] + PAUSE[32:34] + b"\xff\x00" + PAUSE[36:] + PAUSE * 3
     assert (first, second) == (48, 60)
+    # Its end is where the bytes begin that no writer varies, and what follows goes on as it would have.
+    yield "fields in the message after it", U32.pack(36) + PAUSE[4:42] + b"\x01\x00" + PAUSE[44:]
     yield "a watched request without a body", ask(1, Method.TRANSPORT_CONSUME, "t")
     yield "with another's body", ask(1, Method.TRANSPORT_CONSUME, "t", produce("p"))
+    other = transport.CloseConsumerRequest(consumer_id="c")
+    yield "with a body of the same shape", ask(1, Method.TRANSPORT_CLOSE_PRODUCER, "t", other)
     yield "a pipe as a plain transport", ask(1, Method.ROUTER_CREATE_PLAINTRANSPORT, "r", pipe("t"))
     yield "no server in its place", ask(1, Method.ROUTER_CREATE_WEBRTCTRANSPORT_WITH_SERVER, "r", webrtc("t"))
     with_server = webrtc_with_server("t", "s")
@@ -464,24 +471,28 @@ def test_what_would_lead_the_worker_astray_does_not_reach_it(
 
 def test_a_number_that_is_also_something_else_is_no_number() -> None:
     """Ours is written over it, so it must not be the method, an id's text or an offset as well."""
-    request = ask(0x41414141, Method.WORKER_CLOSE_ROUTER, "", worker.CloseRouterRequest(router_id="AAAABBBB"))
-    layout = Layout(request)
-    vtable = 28
-    for target in (request.index(b"AAAABBBB"), layout.at[1] - 1, layout.at[4]):
-        entry = (target - 44).to_bytes(2, "little")
-        overlapping = request[: vtable + 4] + entry + request[vtable + 6 :]
-        tap = new_tap()
-        try:
-            to_worker, answers = tap.to_worker(overlapping)
-        except TapError:
-            continue
-        # It went through, so what was read is what the worker reads: with our number in its id.
-        (passed,) = split(to_worker)
-        read = read_request(passed)
-        assert answers == b""
-        assert isinstance(read.body, worker.CloseRouterRequest)
-        assert read.body.router_id != "AAAABBBB"
-        assert read.method == Method.WORKER_CLOSE_ROUTER
+    body = worker.CloseRouterRequest(router_id="AAAABBBB")
+    request = ask(0x0600, Method.WORKER_CLOSE_ROUTER, "", body)
+    number, method, _, _, offset = Layout(request).at
+    vtable, table = 28, 44
+
+    def lay_out(number_at: int, method_at: int, stream: bytes) -> bytes:
+        entries = (number_at - table).to_bytes(2, "little") + (method_at - table).to_bytes(2, "little")
+        stream = stream[: vtable + 4] + entries + stream[vtable + 8 :]
+        return U32.pack(len(stream) - 4) + stream[4:]
+
+    assert lay_out(number, method, request) == request
+    end = len(request)
+    longer = request + U32.pack(0x0600) + bytes(4)
+    to_worker, _ = new_tap().to_worker(lay_out(end, method, longer))
+    assert read_request(to_worker).body == body
+    for number_at, method_at, stream in (
+        (request.index(b"AAAABBBB"), method, request),
+        (offset, method, request),
+        (end, end + 1, longer),  # the method is a byte of the number, and becomes another
+    ):
+        with pytest.raises(TapError):
+            new_tap().to_worker(lay_out(number_at, method_at, stream))
 
 
 @pytest.mark.parametrize(
