@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,11 +19,13 @@ from remote_suite.jest import JestError, run_suite
 from remote_suite.modes import ADDRESSES, MODES, Mode
 from remote_suite.network import NetworkError
 from remote_suite.results import Results, ResultsError, Verdict, read_expectations
-from remote_suite.system import Running, SystemFailed, plain, system
+from remote_suite.system import Running, SystemFailed, comes, plain, system
 
 from mediaserver.wire import logs
 
 EXPECTED = Path(__file__).with_name("expected.toml")
+_END_SECONDS = 40.0
+"""In which all workers have ended: a case kills a mafalda-worker, for which the server waits 30 s."""
 _FAILED = 1
 _INTERRUPTED = 130
 
@@ -86,7 +89,10 @@ def main(
         with plain(worker) if direct else system(mode, say) as running:
             results, seconds = _run(running, only, timeout, say)
             verdict = Verdict(results, expectations.of(mode.name), expectations.total, part=only is not None)
-            if verdict.unexpected_failures() or results.broken:
+            say("waiting for the end of every worker")
+            if not comes(lambda: not running.workers(), _END_SECONDS):
+                verdict = replace(verdict, left=running.workers())
+            if verdict.unexpected_failures() or results.broken or verdict.left:
                 say(f"the processes' logs are kept in {_keep_logs(running)}")
     except (JestError, NetworkError, SystemFailed, ResultsError, LocalClusterError) as error:
         click.echo(f"remote-suite: {error}", err=True)

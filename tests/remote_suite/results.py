@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Outcome = Literal["passed", "failed", "skipped"]
+_LONGEST = 120
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -34,7 +35,7 @@ class Results:
 
     outcomes: Mapping[Case, Outcome]
     messages: Mapping[Case, str] = field(default_factory=dict)
-    """Of those that failed: the first line of what jest says."""
+    """Of those that failed: the gist of what jest says."""
     broken: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be run, and why."""
 
@@ -63,6 +64,8 @@ class Verdict:
     total: int
     part: bool = False
     """Only some of the files were run: what is missing is no problem."""
+    left: Sequence[str] = ()
+    """Workers that ran on when the suite had ended."""
 
     def problems(self) -> Iterator[str]:
         """One line for everything that is not as expected; none: the run is good."""
@@ -72,6 +75,15 @@ class Verdict:
             yield f"{len(self.results.outcomes)} cases were run, {self.total} were expected"
         for case in self.unexpected_failures():
             yield f"failed: {case}: {self.results.messages.get(case, 'no reason given')}"
+        yield from self._otherwise()
+        for case in self.results.of("skipped"):
+            if case not in self.expected:
+                yield f"skipped: {case}"
+        if self.left:
+            yield f"workers run on after the suite: {', '.join(self.left)}"
+
+    def _otherwise(self) -> Iterator[str]:
+        """What was expected to fail and did not."""
         for case, reason in sorted(self.expected.items()):
             outcome = self.results.outcomes.get(case)
             if outcome is None:
@@ -79,9 +91,6 @@ class Verdict:
                     yield f"no such case: {case} (expected to fail: {reason})"
             elif outcome != "failed":
                 yield f"{outcome}, yet expected to fail: {case} ({reason})"
-        for case in self.results.of("skipped"):
-            if case not in self.expected:
-                yield f"skipped: {case}"
 
     def unexpected_failures(self) -> list[Case]:
         return [case for case in self.results.of("failed") if case not in self.expected]
@@ -119,7 +128,7 @@ def read_results(document: Mapping[str, Any]) -> Results:
                 case = Case(file, found["fullName"])
                 outcomes[case] = _outcome(found["status"])
                 if outcomes[case] == "failed":
-                    messages[case] = first_line("\n".join(found.get("failureMessages") or ()))
+                    messages[case] = gist("\n".join(found.get("failureMessages") or ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"jest's result cannot be read: {error!r}") from error
     return Results(outcomes, messages, broken)
@@ -133,6 +142,13 @@ def first_line(text: str) -> str:
     """The first line that says something, without colours."""
     lines = (line.strip() for line in _COLOURS.sub("", text).splitlines())
     return next((line for line in lines if line), "")
+
+
+def gist(text: str) -> str:
+    """The first line of a failure, and what was expected and received instead."""
+    lines = [line.strip() for line in _COLOURS.sub("", text).splitlines()]
+    values = [line for line in lines if line.startswith(("Expected", "Received", "Rejected", "Resolved"))]
+    return "; ".join(line[:_LONGEST] for line in (first_line(text), *values))
 
 
 def read_expectations(text: str, modes: Sequence[str]) -> Expectations:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import secrets
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,18 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mafalda_operator.cli.demo.layout import HOST, Layout, ServerLayout
+from mafalda_operator.cli.demo.layout import HOST, WORKERS, Layout, ServerLayout
 from mafalda_operator.cli.demo.stack import Stack
 from mafalda_operator.cli.local.errors import KubectlFailedError
 from mafalda_operator.cli.local.keeper import Keeper
+from mafalda_operator.cli.local.ports import PortPicker
 from mafalda_operator.cli.local.processes import ProcessGroup
 from remote_suite.modes import Mode
 from remote_suite.network import network
 
-from mediaserver.wire.worker_tokens import WorkerClaims, mint
-
 ROOT = Path(__file__).parents[2]
-WORKER = ROOT / ".venv" / "bin" / "mafalda-worker"
+WORKER, MAFALDA = (ROOT / ".venv" / "bin" / name for name in ("mafalda-worker", "mafalda"))
 NAMESPACE, CLUSTER, SERVER, SECRET = "media", "main", "media-1", "main-worker-keys"
 SUITE_PORTS = (10000, 20000)
 """Where the suite picks the ports that it asks for: it wants to be given exactly these."""
@@ -33,12 +31,12 @@ OTHER_PORTS = (22000, 22499)
 TENANT_WORKERS = 32
 """The suite has two at a time; a few that it left may not have ended when the next come."""
 READY_SECONDS = 30.0
-TOKEN_SECONDS = 3600
+COMMAND_SECONDS = 30.0
 _POLL = 0.1
 
 
 class SystemFailed(Exception):  # noqa: N818  it is the system that failed
-    """It did not become ready; the message says what was missing."""
+    """It did not become ready, or did not end; the message says what was missing or is left."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,8 @@ class Running:
 
     processes: ProcessGroup
     environment: dict[str, str]
+    workers: Callable[[], list[str]]
+    """Those that run for the suite now, as `mafalda workers` lists them. Raises SystemFailed."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def plain(worker: Path) -> Iterator[Running]:
         processes.prepare()
         keeper = Keeper(directory)
         try:
-            yield Running(processes, {"MEDIASOUP_WORKER_BIN": str(worker)})
+            yield Running(processes, {"MEDIASOUP_WORKER_BIN": str(worker)}, list)
         finally:
             processes.stop(grace=0)
             keeper.close()
@@ -72,8 +72,8 @@ def system(mode: Mode, say: Callable[[str], None]) -> Iterator[Running]:
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(_directory())
         far = cleanup.enter_context(network()) if mode.netns else None
-        wanted = _layout(mode, far.address if far else HOST, far.file if far else None)
-        stack = Stack.start_on_free_ports(directory / "run", wanted, crds=ROOT / "crds", say=say)
+        layout = _layout(mode, far.address if far else HOST, far.file if far else None)
+        stack = Stack.start(directory / "run", layout, crds=ROOT / "crds", say=say)
         cleanup.callback(stack.stop)
         say("waiting for the media server")
         stack.cluster.kubectl("apply", "-f", "-", stdin=_manifest(stack.layout))
@@ -83,7 +83,9 @@ def system(mode: Mode, say: Callable[[str], None]) -> Iterator[Running]:
             "MAFALDA_URL": f"ws://{HOST}:{stack.layout.gateway}",
             "MAFALDA_TOKEN": _token(stack),
         }
-        yield Running(stack.cluster.processes, environment)
+        yield Running(stack.cluster.processes, environment, lambda: _workers(stack))
+        if leftovers := stack.stop_processes():
+            raise SystemFailed(f"left behind: {', '.join(leftovers)}")
 
 
 @contextmanager
@@ -97,24 +99,29 @@ def _directory() -> Iterator[Path]:
 
 def _layout(mode: Mode, host: str, network: str | None) -> Layout:
     # The suite gets the ports that it asks for where they are the server's, so most of them are made to be:
-    # those of pipes where nothing else is rewritten.
+    # those of pipes where nothing else is rewritten. Not all need be free, so none is looked for.
     clients, pipes = (
         (OTHER_PORTS, SUITE_PORTS) if mode.addresses == "RewritePipes" else (SUITE_PORTS, OTHER_PORTS)
     )
+    picker = PortPicker(host=HOST, avoid=[*_all(clients), *_all(pipes)])
     server = ServerLayout(
         name=SERVER,
-        internal=4000,
-        participants=4001,
-        health=4002,
-        client=21000,
+        internal=picker.port(),
+        participants=picker.port(),
+        health=picker.port(),
+        client=picker.range(WORKERS).start,
         pipe=pipes[0],
-        pipes=pipes[1] - pipes[0] + 1,
+        pipes=len(_all(pipes)),
         host=host,
         tenants=clients,
         flags=(f"--tenant-workers={TENANT_WORKERS}", f"--tenant-addresses={mode.addresses}"),
         network=network,
     )
-    return Layout(gateway=8080, gateway_health=8081, operator_health=8082, servers=(server,))
+    return Layout(picker.port(), picker.port(), picker.port(), servers=(server,))
+
+
+def _all(ports: tuple[int, int]) -> range:
+    return range(ports[0], ports[1] + 1)
 
 
 def _manifest(layout: Layout) -> str:
@@ -159,19 +166,29 @@ def _is_ready(stack: Stack) -> bool:
 
 def _token(stack: Stack) -> str:
     """An application's, signed by the key that the operator made."""
-    _until(
-        "the Secret with the tokens' key is there", lambda: bool(_get(stack, "secret", SECRET).get("data"))
+    _until("the Secret with a key for tokens is there", lambda: "data" in _get(stack, "secret", SECRET))
+    return _mafalda(
+        stack, "worker-token", f"--cluster={NAMESPACE}/{CLUSTER}", "--sub=remote-suite", "--ttl=1h"
+    ).strip()
+
+
+def _workers(stack: Stack) -> list[str]:
+    text = _mafalda(stack, "workers", f"--cluster-key-file={stack.key_file}", "--output=json")
+    return [str(found["id"]) for found in json.loads(text)["workers"]]
+
+
+def _mafalda(stack: Stack, command: str, *arguments: str) -> str:
+    """What the command prints. Raises SystemFailed."""
+    done = subprocess.run(
+        [str(MAFALDA), command, f"--kubeconfig={stack.cluster.kubeconfig}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
     )
-    kid, key = max(_get(stack, "secret", SECRET)["data"].items())
-    now = int(time.time())
-    claims = WorkerClaims(
-        iss=_get(stack, "mediacluster", CLUSTER)["metadata"]["uid"],
-        sub="remote-suite",
-        nbf=now,
-        exp=now + TOKEN_SECONDS,
-        jti=secrets.token_hex(8),
-    )
-    return mint(claims, kid, base64.b64decode(key))
+    if done.returncode != 0:
+        raise SystemFailed(f"mafalda {command} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _get(stack: Stack, kind: str, name: str) -> dict[str, Any]:
@@ -186,8 +203,15 @@ def _get(stack: Stack, kind: str, name: str) -> dict[str, Any]:
 
 
 def _until(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+    if not comes(holds, READY_SECONDS):
+        raise SystemFailed(f"{what}: not within {READY_SECONDS:g} s")
+
+
+def comes(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether it holds within so many seconds; asked again and again."""
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise SystemFailed(f"{what}: not within {READY_SECONDS:g} s")
+            return False
         time.sleep(_POLL)
+    return True

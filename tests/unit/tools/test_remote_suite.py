@@ -33,6 +33,9 @@ def jest(*suites: Mapping[str, Any]) -> dict[str, Any]:
     return {"testResults": list(suites)}
 
 
+SAYS = "\x1b[31m\n  Error: no\x1b[39m\n at x\n  Received: 1"
+
+
 def suite(name: str, *cases: tuple[str, str], message: str = "") -> dict[str, Any]:
     return {
         "name": f"/somewhere/{name}.js",
@@ -41,7 +44,7 @@ def suite(name: str, *cases: tuple[str, str], message: str = "") -> dict[str, An
             {
                 "fullName": case,
                 "status": status,
-                "failureMessages": ["\x1b[31m\n  Error: no\x1b[39m\n at x"] if status == "failed" else [],
+                "failureMessages": [SAYS] if status == "failed" else [],
             }
             for case, status in cases
         ],
@@ -74,7 +77,7 @@ def test_every_case_is_read_with_its_outcome():
         LEFT: "skipped",
         Case("test-Router", "opens"): "skipped",
     }
-    assert found.messages == {BAD: "Error: no"}
+    assert found.messages == {BAD: "Error: no; Received: 1"}
     assert not found.broken
 
 
@@ -138,6 +141,11 @@ def test_of_a_part_nothing_is_missing():
 def test_a_file_that_could_not_be_run_is_a_problem():
     results = Results({GOOD: "passed"}, broken={"test-Router": "no module"})
     assert list(Verdict(results, {}, 1).problems()) == ["could not be run: test-Router: no module"]
+
+
+def test_workers_that_run_on_are_a_problem():
+    verdict = Verdict(Results({GOOD: "passed"}), {}, 1, left=["3f", "4a"])
+    assert list(verdict.problems()) == ["workers run on after the suite: 3f, 4a"]
 
 
 def test_the_document_has_figures_and_reasons():
