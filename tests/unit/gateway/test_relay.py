@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
 from mediaserver.gateway import relay as module
 from mediaserver.gateway.relay import HIGH_WATER, Relay
+from mediaserver.wire import upgrade
 
 
 class Rig:
@@ -182,3 +184,46 @@ async def test_sockets_are_set_up(rig: Rig) -> None:
         made: Any = side.transport.get_extra_info("socket")
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_aiohttp_leaves_a_connection_that_was_taken_over_alone() -> None:
+    """Its keep-alive timer, too; and it keeps nothing of it in the end."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        relay = Relay()
+        upgrade.take_over(request, relay.application, b"taken\n")
+        await asyncio.get_running_loop().create_connection(lambda: relay.server, *far.getsockname())
+        relay.start(b"rest\n")
+        ended.append(await relay.ended)
+        return upgrade.give_back(request)
+
+    ended: list[str] = []
+    app = web.Application()
+    app.router.add_get("/", handle)
+    runner = web.AppRunner(app, keepalive_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        far.setblocking(False)
+        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert await reader.readexactly(11) == b"taken\nrest\n"
+            server, _ = await asyncio.get_running_loop().sock_accept(far)
+        await asyncio.sleep(0.3)  # longer than the timer
+        with server:
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")  # no request any more
+            assert await receive(server, 18) == b"GET / HTTP/1.1\r\n\r\n"
+            await send(server, b"answer")
+            async with asyncio.timeout(5):
+                assert await reader.readexactly(6) == b"answer"
+            assert runner.server is not None
+            assert len(runner.server.connections) == 1
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+            while runner.server.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        writer.close()
+    assert ended == ["server"]
+    await runner.cleanup()
