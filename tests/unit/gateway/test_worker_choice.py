@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediaserver.control.contract import Address, Load, TenantLoad, TenantOffer, WorkerLoad
@@ -277,6 +277,7 @@ def outcome(
 
 
 @given(WISHES, SERVERS, DEEDS)
+@settings(deadline=None)
 def test_only_servers_that_can_run_it_are_chosen(
     wish: Wish, servers: list[WorkerServer], deeds: list[tuple[str, str, float]]
 ) -> None:
@@ -302,6 +303,7 @@ def test_only_servers_that_can_run_it_are_chosen(
 
 
 @given(WISHES, SERVERS, DEEDS, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_the_order_of_the_servers_does_not_matter(
     wish: Wish, servers: list[WorkerServer], deeds: list[tuple[str, str, float]], random: Random
 ) -> None:
@@ -316,6 +318,7 @@ def test_the_order_of_the_servers_does_not_matter(
 
 
 @given(SERVERS, st.integers(1, 40), st.integers(1, 12))
+@settings(deadline=None)
 def test_a_burst_never_passes_the_bound(servers: list[WorkerServer], dials: int, bound: int) -> None:
     """Before any report comes."""
     placements = WorkerPlacements()
@@ -334,6 +337,7 @@ def test_a_burst_never_passes_the_bound(servers: list[WorkerServer], dials: int,
 
 
 @given(DEEDS, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_placements_end_without_a_trace(deeds: list[tuple[str, str, float]], random: Random) -> None:
     placements = WorkerPlacements()
     begun = [placements.begin(ObjectKey("media", name), token, NOW - ago) for name, token, ago in deeds]

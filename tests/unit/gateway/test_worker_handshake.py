@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiohttp.test_utils import make_mocked_request
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -56,6 +56,7 @@ def outcome(headers: CIMultiDict[str]) -> Handshake | Refused:
 
 
 @given(CHANGES, st.booleans())
+@settings(deadline=None)
 def test_garbage(changes: list[tuple[str, str | None]], twice: bool) -> None:
     headers = CIMultiDict(GOOD)
     for name, value in changes:
@@ -83,6 +84,7 @@ def test_garbage(changes: list[tuple[str, str | None]], twice: bool) -> None:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_one_line(text: str) -> None:
     line = one_line(text)
     assert line.isprintable() or not line

@@ -5,7 +5,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediaserver.wire import signed
@@ -33,6 +33,7 @@ def test_tokens_without_an_issuer(payload: bytes) -> None:
 
 
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=100).map(token)))
+@settings(deadline=None)
 def test_garbage(text: str) -> None:
     with contextlib.suppress(TokenError):
         assert signed.issuer(text)
