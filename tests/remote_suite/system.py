@@ -73,7 +73,7 @@ def system(mode: Mode, say: Callable[[str], None]) -> Iterator[Running]:
         directory = cleanup.enter_context(_directory())
         far = cleanup.enter_context(network()) if mode.netns else None
         layout = _layout(mode, far.address if far else HOST, far.file if far else None)
-        stack = Stack.start(directory / "run", layout, crds=ROOT / "crds", say=say)
+        stack = Stack.start(directory, layout, crds=ROOT / "crds", say=say)
         cleanup.callback(stack.stop)
         say("waiting for the media server")
         stack.cluster.kubectl("apply", "-f", "-", stdin=_manifest(stack.layout))
