@@ -202,6 +202,18 @@ class ControlLink:
         except WireError as error:
             return error
         self._connection = connection
+        # A task of its own, since a group that fails at that moment loses the cancellation of its task.
+        holding = asyncio.create_task(self._hold(connection, greeter))
+        try:
+            await asyncio.wait([holding])
+        finally:
+            holding.cancel()
+            await asyncio.gather(holding, return_exceptions=True)
+            await connection.close()
+        return holding.result()
+
+    async def _hold(self, connection: Connection, greeter: Greeter) -> WireError:
+        """Converse until the connection ends; why it did."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._tasks = group
@@ -211,7 +223,6 @@ class ControlLink:
             return self._failure(errors)
         finally:
             self._tasks = None
-            await connection.close()
         raise AssertionError("unreachable: one of the two tasks has raised")
 
     def _failure(self, errors: BaseExceptionGroup) -> WireError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from mafalda_operator.effects import link as link_module
 from mafalda_operator.effects.link import Epochs, Heard, Target
 from mafalda_operator.effects.link_problems import SilentReportError, VersionSkewError, problem_of
 from mafalda_operator.effects.servers import ServerLinks
@@ -179,6 +180,36 @@ async def test_a_changed_address_is_dialled_anew_and_a_dropped_one_is_left(rig: 
         assert rig.links.view(SERVER) is None
         assert len(rig.links) == 0
         await rig.until(lambda: not other.connections)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_link_ends_also_when_its_connection_breaks_at_that_moment(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """``turns`` of the event loop before or after."""
+    await rig.connected()
+    loop, task = asyncio.get_running_loop(), rig.links._tasks[SERVER]
+
+    def cancel_after(left: int) -> None:
+        if left:
+            loop.call_soon(cancel_after, left - 1)
+        else:
+            task.cancel()
+
+    failing = link_module._failing
+
+    async def failing_then_cancelled(run: Awaitable[None]) -> None:
+        try:
+            await failing(run)
+        finally:
+            cancel_after(turns)
+
+    monkeypatch.setattr(link_module, "_failing", failing_then_cancelled)
+    await rig.server.restart()  # the connection that breaks is one of before
+    await rig.until(lambda: rig.view.connected and rig.view.instance_id == rig.server.instance_id)
+    await rig.server.kill()
+    done, _ = await asyncio.wait([task], timeout=3)
+    assert done, "it dials again, for ever"
 
 
 async def test_a_refused_dial_is_told_once(rig: Rig) -> None:
