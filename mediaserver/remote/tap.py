@@ -160,7 +160,8 @@ class ChannelTap:
 
     def _take(self, message: bytes, number: int, number_at: int, method: int) -> bytes:
         if len(self._pending) >= MOST_PENDING:
-            raise UnacceptableError(f"{MOST_PENDING} requests wait for their answers", error="Error")
+            problem = f"{MOST_PENDING} requests wait for the worker's answers; ask for less at once"
+            raise UnacceptableError(problem, error="Error")
         own = self._own_number()
         patched = bytearray(message)
         U32.pack_into(patched, number_at, own)
@@ -185,7 +186,8 @@ class ChannelTap:
         if isinstance(change, Closing):
             return
         if len(self._ledger) >= MOST_THINGS:
-            raise UnacceptableError(f"the worker has {MOST_THINGS} things; close some", error="Error")
+            problem = f"the worker has {MOST_THINGS} routers, transports, producers and consumers; close some"
+            raise UnacceptableError(problem, error="Error")
         reason = None
         if change.kind is Kind.CONSUMER:
             reason = self._gate.may_consume()
