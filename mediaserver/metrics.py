@@ -114,6 +114,8 @@ _TENANT_FIGURES: Sequence[tuple[str, str, Callable[[TenantWorker], float]]] = (
 
 def _tenants(workers: Sequence[TenantWorker]) -> Iterable[Metric]:
     """One series a worker: their number is bounded by --tenant-workers."""
+    if not workers:
+        return
     for name, help_text, figure in _TENANT_FIGURES:
         family = GaugeMetricFamily(f"{PREFIX}_{name}", help_text, labels=["subject", "worker"])
         for worker in workers:

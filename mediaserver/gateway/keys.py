@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -15,9 +13,8 @@ import structlog
 from mediaserver.gateway.errors import ApiError, KeysUnavailable
 from mediaserver.gateway.resources import Cluster, KeySet, LabelSelector, ObjectKey, Requirement
 from mediaserver.wire.tokens import MIN_KEY_BYTES
+from mediaserver.wire.worker_tokens import REVOKED, read_revoked
 
-REVOKED = "revoked"
-"""The data key of a key Secret that is no kid: it lists tokens of applications that count no more."""
 FRESH_SECONDS = 30.0
 """How long what was read counts without being read again."""
 WORKER_FRESH_SECONDS = 10.0
@@ -94,7 +91,7 @@ class TokenKeys:
             if key_set.workers:
                 secret = await self._secret(key_set, cluster, max_age)
                 _add(keys, secret)
-                revoked |= _read_revoked(secret.get(REVOKED, b""))
+                revoked |= read_revoked(secret.get(REVOKED, b"")).tokens
         return WorkerKeys(keys, revoked)
 
     async def _secret(self, key_set: KeySet, cluster: Cluster, max_age: float) -> Mapping[str, bytes]:
@@ -113,13 +110,6 @@ def _add(keys: dict[str, bytes], secret: Mapping[str, bytes]) -> None:
     for kid, key in secret.items():
         if kid != REVOKED and len(key) >= MIN_KEY_BYTES:
             keys.setdefault(kid, key)
-
-
-@lru_cache(maxsize=64)  # read at every dial, changed hardly ever
-def _read_revoked(text: bytes) -> frozenset[str]:
-    """Words separated by blanks, line ends or commas. One that is not UTF-8 takes no other along."""
-    words = text.removeprefix(codecs.BOM_UTF8).replace(b",", b" ").split()
-    return frozenset(word.decode(errors="replace") for word in words)
 
 
 @dataclass

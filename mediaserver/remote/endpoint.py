@@ -82,9 +82,7 @@ class WorkerEndpoint:
         """
         tenants = self._tenants
         if tenants is None:
-            raise Refused(
-                503, "this media server runs no applications' workers; it needs --tenant-ports"
-            )
+            raise Refused(503, "this media server runs no applications' workers; it needs --tenant-ports")
         problem = handshake_problem(request)
         if problem is not None:
             raise Refused(400, problem)

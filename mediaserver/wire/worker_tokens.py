@@ -10,8 +10,10 @@ Two kinds, both signed by a key of a MediaCluster's key set that has `workers: t
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Collection, Mapping
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -20,6 +22,8 @@ from mediaserver.wire.errors import TokenError
 
 AUDIENCE = "mafalda/worker"
 TICKET_AUDIENCE = "mafalda/worker-ticket"
+REVOKED = "revoked"
+"""The data key of a key set's Secret that is no key id: it lists tokens that count no more."""
 
 
 class WorkerClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -110,3 +114,27 @@ def _check_standing(iss: str, jti: str, issuers: Collection[str], revoked: Colle
         raise TokenError("wrongIssuer", f"the token's iss is {iss!r}, not this MediaCluster")
     if jti in revoked:
         raise TokenError("revoked", f"the token {jti!r} has been revoked")
+
+
+class Revocations(NamedTuple):
+    """What a Secret lists under `REVOKED`."""
+
+    tokens: frozenset[str]
+    """Ids (`jti`)."""
+    readable: bool
+    """False: some of it is no text, and revokes nothing."""
+
+
+@lru_cache(maxsize=64)  # a gateway reads it at every dial, and it hardly ever changes
+def read_revoked(data: bytes) -> Revocations:
+    """The listed ids: one a line, or separated by blanks or commas.
+
+    What is not UTF-8 takes nothing of the rest along: a token listed beside it is revoked all the same.
+    """
+    tokens, readable = set(), True
+    for word in data.removeprefix(codecs.BOM_UTF8).replace(b",", b" ").split():
+        try:
+            tokens.add(word.decode())
+        except UnicodeDecodeError:
+            readable = False
+    return Revocations(frozenset(tokens), readable)

@@ -16,8 +16,9 @@ from pathlib import Path
 from mafalda_operator.effects.api import CLUSTERS, NAMESPACES, SECRETS, SESSIONS, KubeApi, Object
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.errors import NotFound
-from mafalda_operator.model import REVOKED, KeySet, MediaCluster, MediaSession, ObjectKey
+from mafalda_operator.model import KeySet, MediaCluster, MediaSession, ObjectKey
 from mediaserver.wire.tokens import MIN_KEY_BYTES, ParticipantClaims, mint
+from mediaserver.wire.worker_tokens import REVOKED
 
 
 class NoTokenKey(Exception):  # noqa: N818  named for what is missing

@@ -14,9 +14,9 @@ from mafalda_operator.cli.durations import DURATION
 from mafalda_operator.cli.names import NAME
 from mafalda_operator.cli.signing import choose_key, signing_options
 from mafalda_operator.cli.token_keys import key_for_workers
-from mafalda_operator.model import REVOKED, ObjectKey
+from mafalda_operator.model import ObjectKey
 from mediaserver.wire.errors import TokenError
-from mediaserver.wire.worker_tokens import WorkerClaims, mint
+from mediaserver.wire.worker_tokens import REVOKED, WorkerClaims, mint
 
 _BOUND = click.IntRange(min=1)
 

@@ -26,7 +26,6 @@ from mafalda_operator.model.policies import (
 from mafalda_operator.model.resources import MediaCluster, MediaRouter, MediaServer, MediaSession
 from mafalda_operator.model.snapshot import EVERYTHING, NOTHING, Inventory, Scope, Snapshot
 from mafalda_operator.model.views import (
-    REVOKED,
     ConnectionProblem,
     KeySecret,
     NamespaceInfo,
@@ -46,7 +45,6 @@ __all__ = [
     "LABEL_SESSION",
     "NOTHING",
     "PLURALS",
-    "REVOKED",
     "VERSION",
     "Codec",
     "Condition",

@@ -90,7 +90,7 @@ class NamespacePolicy:
 class KeySet:
     """Token keys held in a Secret of the cluster's namespace: data key = key id, value = HS256 key.
 
-    The data key ``views.REVOKED`` is no key id.
+    The data key ``worker_tokens.REVOKED`` is no key id.
     """
 
     name: str

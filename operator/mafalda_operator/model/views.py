@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from mediaserver.control.contract import (
     ServerHello,
     WorkerState,
 )
+from mediaserver.wire.worker_tokens import REVOKED, read_revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,6 @@ class NamespaceInfo:
     terminating: bool = False
 
 
-REVOKED = "revoked"
-"""The data key of a key set's Secret that is no key id: it lists tokens that count no more."""
-
-
 @dataclass(frozen=True, slots=True)
 class KeySecret:
     """What the Secret of a key set holds: key id to key. ``exists`` is False when there is no such Secret."""
@@ -145,20 +141,10 @@ class KeySecret:
 
     @classmethod
     def read(cls, data: Mapping[str, bytes]) -> KeySecret:
-        """From the decoded data of a Secret.
-
-        What is listed as revoked stands one a line, or is separated by blanks or commas. What isn't UTF-8
-        takes nothing of the rest along: a token that is listed beside it is revoked all the same.
-        """
+        """From the decoded data of a Secret."""
         keys = {kid: key for kid, key in data.items() if kid != REVOKED}
-        words = data.get(REVOKED, b"").removeprefix(codecs.BOM_UTF8).replace(b",", b" ").split()
-        revoked, readable = set(), True
-        for word in words:
-            try:
-                revoked.add(word.decode())
-            except UnicodeDecodeError:
-                readable = False
-        return cls(keys, revoked=frozenset(revoked), revoked_readable=readable)
+        revoked = read_revoked(data.get(REVOKED, b""))
+        return cls(keys, revoked=revoked.tokens, revoked_readable=revoked.readable)
 
 
 @dataclass(frozen=True, slots=True)

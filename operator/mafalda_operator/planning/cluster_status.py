@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mafalda_operator.model import REVOKED, KeySecret, MediaCluster, ObjectKey, Snapshot
+from mafalda_operator.model import KeySecret, MediaCluster, ObjectKey, Snapshot
 from mafalda_operator.planning.access import MINIMUM_KEY_BYTES, seen_secrets
 from mafalda_operator.planning.actions import CreateTokenKeys, StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason
 from mafalda_operator.planning.codecs import codec_problem
 from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
 from mafalda_operator.planning.recovery import ClusterStanding
+from mediaserver.wire.worker_tokens import REVOKED
 
 _FROZEN = {
     "NotFrozen": "routers are moved when their server is lost",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -166,15 +167,17 @@ async def test_a_killed_worker_ends_the_application_side_by_the_same_signal(serv
 
 
 async def test_a_killed_shim_leaves_nothing_behind_after_the_resume_timeout() -> None:
-    async with RemoteServer(tenant_settings(resume_timeout=0.5)) as server:
-        async with remote_worker(server.port) as worker:
-            (tenant,) = server.tenants.workers()
-            dying = asyncio.create_task(died(worker))
-            await asyncio.sleep(0)
-            os.kill(worker.pid, signal.SIGKILL)
-            await dying
-            await until(lambda: not server.tenants.workers(), "no tenant is left")
-            assert not process_exists(tenant.pid)
+    async with (
+        RemoteServer(tenant_settings(resume_timeout=0.5)) as server,
+        remote_worker(server.port) as worker,
+    ):
+        (tenant,) = server.tenants.workers()
+        dying = asyncio.create_task(died(worker))
+        await asyncio.sleep(0)
+        os.kill(worker.pid, signal.SIGKILL)
+        await dying
+        await until(lambda: not server.tenants.workers(), "no tenant is left")
+        assert not process_exists(tenant.pid)
 
 
 async def test_revoking_ends_workers_and_says_so(server: RemoteServer) -> None:
@@ -192,35 +195,30 @@ async def test_revoking_ends_workers_and_says_so(server: RemoteServer) -> None:
         assert "the key '2'" in str(await dying)
 
 
+def openssl(*arguments: object) -> str:
+    told = subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, text=True)
+    return told.stdout.strip()
+
+
 async def test_dtls_files_live_on_the_server_only_while_they_are_read(
     server: RemoteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x",
-         "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    make = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x")
+    await asyncio.to_thread(openssl, *make, "-keyout", key, "-out", certificate)
     async with remote_worker(
         server.port, dtls_certificate_file=certificate, dtls_private_key_file=key
     ) as worker:
         router = await worker.create_router(media_codecs=[AUDIO])
         info = TransportListenInfo(ip="127.0.0.1", protocol="udp")
         transport = await router.create_webrtc_transport(listen_infos=[info])
-        told = {f.algorithm: f.value for f in transport.dtls_parameters.fingerprints}
-        real = subprocess.run(
-            ["openssl", "x509", "-in", certificate, "-noout", "-fingerprint", "-sha256"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        assert told["sha-256"] == real.strip().partition("=")[2]
-        assert not list(tmp_path.glob("mafalda-dtls-*"))
+        told = {print_.algorithm: print_.value for print_ in transport.dtls_parameters.fingerprints}
+        real = await asyncio.to_thread(
+            openssl, "x509", "-in", certificate, "-noout", "-fingerprint", "-sha256"
+        )
+        assert told["sha-256"] == real.partition("=")[2]
+        assert sorted(os.listdir(tmp_path)) == ["cert.pem", "key.pem"]
 
 
 # -- the line -----------------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from mediaserver.gateway.keys import (
     FRESH_SECONDS,
     REREAD_SECONDS,
     RETRY_SECONDS,
-    REVOKED,
     WORKER_FRESH_SECONDS,
     TokenKeys,
     selects,
 )
 from mediaserver.gateway.resources import Cluster, LabelSelector
+from mediaserver.wire.worker_tokens import REVOKED
 
 K1, K2 = b"1" * 32, b"2" * 40
 

@@ -34,7 +34,6 @@ from unit.remote.channel_data import (
 from mediaserver.mediasoup._fbs import request, router, transport, web_rtc_transport, worker
 from mediaserver.mediasoup.flatbuffer import U16, U32, Table
 from mediaserver.mediasoup.messages import Method
-from mediaserver.remote.envelope import Layout
 from mediaserver.remote.ledger import Change, Closing, Kind, Ledger, Opening
 from mediaserver.remote.tap import FIRST_OWN, ChannelTap, TapError
 
@@ -210,8 +209,9 @@ def test_altered_requests_bind_nothing_outside_of_the_policy(requests: list[byte
     """What has been learned from good ones makes no difference to what becomes of bad ones."""
     fresh, learned = new_tap(), new_tap()
     learned.to_worker(b"".join(REQUESTS))
+    fresh._last_own = learned._last_own  # an altered message may have its number in other fields as well
     for message in requests:
-        outcomes: list[tuple[list[bytes], bytes] | None] = []
+        outcomes: list[tuple[bytes, bytes] | None] = []
         for tap in (fresh, learned):
             try:
                 to_worker, answers = tap.to_worker(message)
@@ -219,20 +219,10 @@ def test_altered_requests_bind_nothing_outside_of_the_policy(requests: list[byte
                 outcomes.append(None)
                 continue
             check_inside(to_worker)
-            outcomes.append((_unnumbered(to_worker), answers))
+            outcomes.append((to_worker, answers))
         assert outcomes[0] == outcomes[1]
         if outcomes[0] is None:
             return
-
-
-def _unnumbered(stream: bytes) -> list[bytes]:
-    """The messages of a stream, with no number where it is one of ours."""
-    got = []
-    for message in split(stream):
-        at = Layout(message).first_at
-        ours = U32.unpack_from(message, at)[0] >= FIRST_OWN
-        got.append(message[:at] + bytes(4) + message[at + 4 :] if ours else message)
-    return got
 
 
 @settings(max_examples=300)
