@@ -93,7 +93,7 @@ remote-suite: setup worker kubernetes $(SUITE_INSTALLED) ## Run mediasoup's own 
 
 .PHONY: test
 test: ## Run every check and test, and print the time of each step
-	@tools/steps setup worker kubernetes node lint unit integration
+	@tools/steps setup worker kubernetes node lint unit integration remote-suite
 
 ## Trying it out
 

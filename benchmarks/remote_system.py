@@ -9,6 +9,7 @@ import base64
 import json
 import secrets
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,15 +26,16 @@ from mafalda_operator.cli.local.ports import PortPicker
 from mediaserver.wire.worker_tokens import REVOKED, WorkerClaims, mint
 
 ROOT = Path(__file__).parents[1]
-WORKER = ROOT / ".venv" / "bin" / "mafalda-worker"
+WORKER, MAFALDA = (ROOT / ".venv" / "bin" / name for name in ("mafalda-worker", "mafalda"))
 NAMESPACE, CLUSTER, SECRET = "media", "main", "main-worker-keys"
 READY_SECONDS = 30.0
 TOKEN_SECONDS = 3600
+COMMAND_SECONDS = 30.0
 _POLL = 0.1
 
 
 class SystemFailed(Exception):  # noqa: N818  it is the system that failed
-    """It did not become ready; the message says what was missing."""
+    """It did not become ready, or did not end; the message says what was missing or is left."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,25 @@ class RemoteSystem:
         data = self.get("secret", SECRET)["data"]
         kid = max(name for name in data if name != REVOKED)
         return kid, base64.b64decode(data[kid])
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Those that run for applications, as `mafalda workers` lists them. Raises SystemFailed."""
+        text = self.mafalda("workers", f"--cluster-key-file={self.stack.key_file}", "--output=json")
+        listed: list[dict[str, Any]] = json.loads(text)["workers"]
+        return listed
+
+    def mafalda(self, command: str, *arguments: str) -> str:
+        """What the command prints. Raises SystemFailed."""
+        done = subprocess.run(
+            [str(MAFALDA), command, f"--kubeconfig={self.stack.cluster.kubeconfig}", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SystemFailed(f"mafalda {command} failed: {done.stderr.strip()}")
+        return done.stdout
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """The object; an empty one where there is none yet."""
@@ -181,8 +202,15 @@ def _manifest(layout: Layout) -> str:
 
 
 def _until(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+    if not comes(holds, READY_SECONDS):
+        raise SystemFailed(f"{what}: not within {READY_SECONDS:g} s")
+
+
+def comes(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether it holds within so many seconds; asked again and again."""
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise SystemFailed(f"{what}: not within {READY_SECONDS:g} s")
+            return False
         time.sleep(_POLL)
+    return True

@@ -19,8 +19,9 @@ from remote_suite.jest import JestError, run_suite
 from remote_suite.modes import ADDRESSES, MODES, Mode
 from remote_suite.network import NetworkError
 from remote_suite.results import Results, ResultsError, Verdict, read_expectations
-from remote_suite.system import Running, SystemFailed, comes, plain, system
+from remote_suite.system import Running, plain, system
 
+from benchmarks.remote_system import SystemFailed, comes
 from mediaserver.wire import logs
 
 EXPECTED = Path(__file__).with_name("expected.toml")

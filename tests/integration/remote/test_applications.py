@@ -137,25 +137,13 @@ async def applications(system: RemoteSystem) -> AsyncIterator[Applications]:
     await made.close()
 
 
-async def tenants(system: RemoteSystem) -> list[dict[str, Any]]:
-    """What `mafalda workers` lists."""
-    process = await asyncio.create_subprocess_exec(
-        str(ROOT / ".venv" / "bin" / "mafalda"), "workers", "-o", "json",
-        f"--kubeconfig={system.stack.cluster.kubeconfig}", f"--cluster-key-file={system.stack.key_file}",
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
-    listed: list[dict[str, Any]] = json.loads(output)["workers"]
-    return listed
-
-
 async def until_tenants(
     system: RemoteSystem, subjects: set[str], wanted: int, seconds: float = 15.0
 ) -> list[dict[str, Any]]:
     """The workers of these applications, once there are so many."""
     deadline = time.monotonic() + seconds
     while True:
-        listed = [found for found in await tenants(system) if found["subject"] in subjects]
+        listed = [found for found in await asyncio.to_thread(system.workers) if found["subject"] in subjects]
         if len(listed) == wanted:
             return listed
         assert time.monotonic() < deadline, f"{wanted} workers are wanted; listed: {listed}"
@@ -277,7 +265,9 @@ async def test_a_link_that_is_cut_for_one_ten_and_sixty_seconds(
     gateway = applications.system.stack.layout.gateway
     async with contextlib.AsyncExitStack() as lines:
         short, long, endless = [await lines.enter_async_context(Line(gateway)) for _ in range(3)]
-        one, ten, sixty = [await applications.worker(line=line, sub="cut") for line in (short, long, endless)]
+        one, ten, sixty = [
+            await applications.worker("media-1", line=line, sub="cut") for line in (short, long, endless)
+        ]
         dying = asyncio.create_task(death(sixty))
         await asyncio.sleep(0)
         for line in (short, long, endless):
