@@ -33,7 +33,14 @@ from support.remote import HOST, Line
 
 from benchmarks import remote_system
 from benchmarks.remote_system import NAMESPACE, SECRET, RemoteSystem, server_layout
-from mediaserver.mediasoup import Router, Worker, WorkerDiedError, WorkerStartError, create_worker
+from mediaserver.mediasoup import (
+    Router,
+    Worker,
+    WorkerDiedError,
+    WorkerStartError,
+    create_worker,
+    find_worker_bin,
+)
 from mediaserver.wire import tokens
 from mediaserver.wire.worker_tokens import REVOKED
 
@@ -228,6 +235,27 @@ async def test_pipes_that_the_application_connects_by_hand(applications: Applica
     await until(lambda: len(numbers(sink.rtp, sent)) >= 90, "audio comes through")
     source.transport.close()
     sink.transport.close()
+
+
+async def test_the_examples_application_runs_there_as_it_does_here(applications: Applications) -> None:
+    system = applications.system
+    here = {"MEDIASOUP_WORKER_BIN": str(find_worker_bin())}
+    told = [await run_example(env) for env in (here, system.environment())]
+    assert [lines[0] for lines in told] == ["heard: hello from the other worker"] * 2
+    assert told[0][1].startswith("clients are told to send to 203.0.113.1, port ")
+    assert told[1][1].startswith("clients are told to send to 127.0.0.1, port ")
+
+
+async def run_example(environment: dict[str, str]) -> list[str]:
+    modules = ROOT / "tests" / "node" / "node_modules"
+    process = await asyncio.create_subprocess_exec(
+        "node", str(ROOT / "examples" / "remote" / "app.js"),
+        env={**os.environ, **environment, "NODE_PATH": str(modules), "NO_PROXY": "*"},
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    return output.decode().splitlines()
 
 
 # -- faults -------------------------------------------------------------------------------------------------
