@@ -89,7 +89,7 @@ def test_columns(api: Any, short: str) -> None:
     assert kind.lower() in api.kubectl("get", "mafalda")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.name)
 def test_examples_are_valid(api: Any, path: Path) -> None:
     """Applied for real, as a user does, in namespaces of this test."""
     documents = [document for document in yaml.safe_load_all(path.read_text()) if document]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 import subprocess
@@ -18,6 +19,7 @@ from aiohttp.test_utils import TestServer
 from integration.mediasoup.rtp import DEADLINE, until
 from mafalda_operator.cli.participant.rtc import Rtc, Stream
 from mafalda_operator.cli.participant.sources import MovingPicture, Tone, VideoFormat
+from support.remote import SHIM, RemoteServer, environment
 
 DOCS = Path(__file__).parents[3] / "docs/mediasoup.md"
 
@@ -82,11 +84,17 @@ class Client:
         await asyncio.wait_for(self._reader, DEADLINE)
 
 
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
+@pytest.fixture(params=["here", "on a media server"])
+async def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """The SFU, unchanged wherever its worker runs."""
     module = types.ModuleType("sfu")
     exec(compile(example(), str(DOCS), "exec"), module.__dict__)
-    async with TestServer(module.make_app("127.0.0.1")) as server:
+    async with contextlib.AsyncExitStack() as stack:
+        if request.param == "on a media server":
+            remote = await stack.enter_async_context(RemoteServer())
+            for name, value in {**environment(remote.port), "MAFALDA_WORKER_BIN": str(SHIM)}.items():
+                monkeypatch.setenv(name, value)
+        server = await stack.enter_async_context(TestServer(module.make_app("127.0.0.1")))
         yield str(server.make_url("/"))
 
 
