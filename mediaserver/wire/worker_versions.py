@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-SERVES: Final[Mapping[str, frozenset[str]]] = {"3.27.1": frozenset()}
+SERVES: Final[Mapping[str, frozenset[str]]] = {"3.27.1": frozenset({"3.27.0"})}
 """Worker version to the other mediasoup versions that it serves. Its keys are the versions whose channel the
 tunnel can read, which it must in order to put addresses and bounds right."""
 
@@ -25,7 +25,9 @@ def choose(asked: str, held: Collection[str]) -> str | None:
 def refusal(asked: str, held: Collection[str]) -> str:
     """What an application is told that no worker serves: both versions, and the remedy."""
     have = ", ".join(sorted(held)) or "none"
+    # A header's odd bytes could not be sent back.
+    shown = asked[:64].encode("ascii", "backslashreplace").decode()
     return (
-        f"mediasoup {asked} needs a worker of its version and the media servers have {have}; "
+        f"mediasoup {shown} needs a worker of its version and the media servers have {have}; "
         "install that version of mediasoup, or start media servers with --worker VERSION=PATH"
     )
