@@ -39,6 +39,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class TenantsView(Protocol):
     """Who runs workers here for applications, as far as it is told about."""
 
+    @property
+    def pipes(self) -> int:
+        """Ports of the pipe range that they use."""
+
     def load(self) -> TenantLoad:
         """All of them together, over the last second."""
 
@@ -108,7 +112,7 @@ class Reporting:
         cpu = self._measure_cpu()
         by_slot: dict[int, list[RouterLoad]] = {slot.index: [] for slot in self._pool.slots}
         routers = {}
-        pipes = 0
+        pipes = 0 if self._tenants is None else self._tenants.pipes
         for key, hosted in self._host.routers.items():
             routers[key] = router_load(hosted)
             by_slot[hosted.slot.index].append(routers[key])

@@ -99,12 +99,12 @@ def _webrtc_transport(asked: _Request) -> Ask:
 
 
 def _socket_transport(
-    table: type[router.CreatePlainTransportRequest] | type[router.CreatePipeTransportRequest],
+    table: type[router.CreatePlainTransportRequest] | type[router.CreatePipeTransportRequest], kind: Kind
 ) -> Callable[[_Request], Ask]:
     def read_one(asked: _Request) -> Ask:
         _check_length(asked)
         body = table.read(asked.data, asked.pos)
-        opening = Opening(kind=Kind.TRANSPORT, id=_id(body.transport_id), owners=(asked.handler_id,))
+        opening = Opening(kind=kind, id=_id(body.transport_id), owners=(asked.handler_id,))
         return Ask(asked.handler_id, opening, body)
 
     return read_one
@@ -153,11 +153,11 @@ _READERS: Final[Mapping[int, tuple[type[Table], Callable[[_Request], Ask]]]] = {
     ),
     Method.ROUTER_CREATE_PLAINTRANSPORT: (
         router.CreatePlainTransportRequest,
-        _socket_transport(router.CreatePlainTransportRequest),
+        _socket_transport(router.CreatePlainTransportRequest, Kind.TRANSPORT),
     ),
     Method.ROUTER_CREATE_PIPETRANSPORT: (
         router.CreatePipeTransportRequest,
-        _socket_transport(router.CreatePipeTransportRequest),
+        _socket_transport(router.CreatePipeTransportRequest, Kind.PIPE_TRANSPORT),
     ),
     Method.ROUTER_CREATE_DIRECTTRANSPORT: (
         router.CreateDirectTransportRequest,

@@ -17,9 +17,13 @@ class Kind(enum.Enum):
     WEBRTC_SERVER = enum.auto()
     ROUTER = enum.auto()
     TRANSPORT = enum.auto()
+    PIPE_TRANSPORT = enum.auto()
     DIRECT_TRANSPORT = enum.auto()
     PRODUCER = enum.auto()
     CONSUMER = enum.auto()
+
+
+_WITH_SOCKETS = (Kind.TRANSPORT, Kind.PIPE_TRANSPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,12 @@ class Ledger:
 
     @property
     def transports(self) -> int:
-        return self._counts[Kind.TRANSPORT] + self._counts[Kind.DIRECT_TRANSPORT]
+        return sum(self._counts[kind] for kind in (*_WITH_SOCKETS, Kind.DIRECT_TRANSPORT))
+
+    @property
+    def pipes(self) -> int:
+        """Pipe transports, each of which has a port."""
+        return self._counts[Kind.PIPE_TRANSPORT]
 
     @property
     def producers(self) -> int:
@@ -73,9 +82,9 @@ class Ledger:
 
     def network_transports(self) -> Iterator[str]:
         """The ids of the transports that have sockets."""
-        if self._counts[Kind.TRANSPORT]:
+        if any(self._counts[kind] for kind in _WITH_SOCKETS):
             for ident, entry in self._entries.items():
-                if entry.opening.kind is Kind.TRANSPORT:
+                if entry.opening.kind in _WITH_SOCKETS:
                     yield ident
 
     def ask(self, change: Change) -> None:

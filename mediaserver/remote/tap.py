@@ -97,6 +97,10 @@ class ChannelTap:
     def transports(self) -> int:
         return self._ledger.transports
 
+    @property
+    def pipes(self) -> int:
+        return self._ledger.pipes
+
     # -- to the worker --------------------------------------------------------------------------------
 
     def to_worker(self, data: bytes) -> tuple[bytes, bytes]:  # noqa: C901  a call costs as much as a message

@@ -15,10 +15,13 @@ OWNERS = {
     Kind.WEBRTC_SERVER: "",
     Kind.ROUTER: "",
     Kind.TRANSPORT: "rs",
+    Kind.PIPE_TRANSPORT: "r",
     Kind.DIRECT_TRANSPORT: "r",
     Kind.PRODUCER: "t",
     Kind.CONSUMER: "tp",
 }
+
+WITH_SOCKETS = (Kind.TRANSPORT, Kind.PIPE_TRANSPORT)
 
 
 @dataclass
@@ -55,7 +58,8 @@ def openings(draw: st.DrawFn) -> Opening:
     if kind is Kind.TRANSPORT and draw(st.booleans()):
         letters = "r"
     owners = tuple(f"{letter}{draw(st.integers(0, 2))}" for letter in letters)
-    letter = {Kind.WEBRTC_SERVER: "s", Kind.DIRECT_TRANSPORT: "t"}.get(kind, kind.name[0].lower())
+    odd = {Kind.WEBRTC_SERVER: "s", Kind.PIPE_TRANSPORT: "t", Kind.DIRECT_TRANSPORT: "t"}
+    letter = odd.get(kind, kind.name[0].lower())
     return Opening(kind=kind, id=f"{letter}{draw(st.integers(0, 2))}", owners=owners)
 
 
@@ -72,9 +76,10 @@ def test_it_counts_what_a_model_finds(steps: list[tuple[Change, bool, int]]) -> 
         in_flight = [c for c in model.asked if isinstance(c, Opening) and c.kind is Kind.CONSUMER]
         assert ledger.consumers == model.count(Kind.CONSUMER) + len(in_flight)
         assert ledger.producers == model.count(Kind.PRODUCER)
-        assert ledger.transports == model.count(Kind.TRANSPORT, Kind.DIRECT_TRANSPORT)
+        assert ledger.pipes == model.count(Kind.PIPE_TRANSPORT)
+        assert ledger.transports == model.count(*WITH_SOCKETS, Kind.DIRECT_TRANSPORT)
         assert set(ledger.network_transports()) == {
-            thing.id for thing in model.things if thing.kind is Kind.TRANSPORT
+            thing.id for thing in model.things if thing.kind in WITH_SOCKETS
         }
         assert len(ledger) == len(model.things)
 
