@@ -20,4 +20,4 @@ MAX_REASON_BYTES = 123
 
 def clip_reason(reason: str) -> bytes:
     """``reason`` as a close frame can carry it: UTF-8, cut at a character's end."""
-    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore").encode()

@@ -47,6 +47,8 @@ def key_id(token: str) -> str:
     """The `kid` that the token's header names, not verified. Raises TokenError (malformed)."""
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenError("malformed", f"the token is longer than {MAX_TOKEN_BYTES} bytes")
+    if not token.isascii():  # a header's odd bytes are no text that could be encoded
+        raise TokenError("malformed", "the token has characters that no token has")
     try:
         kid = jwt.get_unverified_header(token).get("kid")
     except jwt.InvalidTokenError as error:
