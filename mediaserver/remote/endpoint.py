@@ -99,9 +99,9 @@ class WorkerEndpoint:
         ticket = headers.get(shim.TICKET_HEADER)
         if ticket is not None:
             return partial(self._resume, tenants.find(ticket))
-        claims, kid = tenants.verify(bearer(headers.get("Authorization", "")))
+        application = tenants.verify(bearer(headers.get("Authorization", "")))
         asked = headers.get(shim.VERSION_HEADER, "")
-        admission = held.enter_context(tenants.admit(claims, kid, asked))
+        admission = held.enter_context(tenants.admit(application, asked))
         return partial(self._start, tenants, admission, held)
 
     async def _start(self, tenants: Tenants, admission: Admission, held: ExitStack, tunnel: Tunnel) -> None:
@@ -111,8 +111,10 @@ class WorkerEndpoint:
         try:
             await tenant.start()
             tenant.attach(tunnel, 0)
-        except BaseException:
+        except BaseException as error:
             await tenant.close("it could not be started", 0.0)
+            if isinstance(error, OSError):
+                raise CannotStart(f"the media server cannot start a worker: {error}") from error
             raise
 
     async def _resume(self, tenant: Tenant, tunnel: Tunnel) -> None:

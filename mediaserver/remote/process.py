@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import os
 import shutil
@@ -12,6 +11,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -38,18 +38,18 @@ class DtlsFiles:
         self._directory: str | None = None
         unknown = contents.keys() - set(_FILES)
         if unknown:
-            raise CannotStart(f"{min(unknown)} is no file of a worker", exit_code=shim.EXIT_WRONG_SETTINGS)
+            raise CannotStart(
+                f"{min(unknown)[:80]!r} is no file of a worker", exit_code=shim.EXIT_WRONG_SETTINGS
+            )
         try:
             for name, content in contents.items():
-                self._write(name, base64.b64decode(content, validate=True))
-        except binascii.Error as error:
-            self.remove()
-            raise CannotStart(
-                f"the contents of {name} are not base64", exit_code=shim.EXIT_WRONG_SETTINGS
-            ) from error
+                self._write(name, _decode(name, content))
         except OSError as error:
             self.remove()
             raise CannotStart(f"the media server cannot keep {name}: {error.strerror}") from error
+        except BaseException:
+            self.remove()
+            raise
 
     def _write(self, name: str, content: bytes) -> None:
         if len(content) > LONGEST_FILE:
@@ -72,6 +72,15 @@ class DtlsFiles:
             self._directory = None
 
 
+def _decode(name: str, content: str) -> bytes:
+    try:
+        return base64.b64decode(content, validate=True)
+    except ValueError as error:  # also for what is not ASCII, which is no binascii.Error
+        raise CannotStart(
+            f"the contents of {name} are not base64", exit_code=shim.EXIT_WRONG_SETTINGS
+        ) from error
+
+
 def worker_arguments(asked: Sequence[str], policy: TenantPolicy) -> list[str]:
     """What the worker is started with: the application's arguments, without files, with ports of this server.
 
@@ -87,14 +96,24 @@ def worker_arguments(asked: Sequence[str], policy: TenantPolicy) -> list[str]:
         if name in ports and policy.addresses == "Rewrite":
             ports[name] = _port(name, value)
             continue
-        if name not in (*_FORWARDED, *_PORTS) or "\0" in argument:
-            raise CannotStart(f"{name!r} is no setting of a worker here", exit_code=shim.EXIT_WRONG_SETTINGS)
+        if name not in (*_FORWARDED, *_PORTS) or not _passable(argument):
+            raise CannotStart(
+                f"{name[:80]!r} is no setting of a worker here", exit_code=shim.EXIT_WRONG_SETTINGS
+            )
         kept.append(argument)
     if ports["--rtcMaxPort"] < ports["--rtcMinPort"]:
         raise CannotStart("rtcMaxPort is less than rtcMinPort", exit_code=shim.EXIT_WRONG_SETTINGS)
     if policy.addresses == "Rewrite":
         kept += [f"{name}={port}" for name, port in zip(_PORTS, policy.client_ports, strict=True)]
     return kept
+
+
+def _passable(argument: str) -> bool:
+    """Whether a process can be given it."""
+    try:
+        return b"\0" not in os.fsencode(argument)
+    except UnicodeEncodeError:
+        return False
 
 
 def _port(name: str, value: str) -> int:
@@ -106,12 +125,14 @@ def _port(name: str, value: str) -> int:
 class TenantProcess:
     """A running worker and this side of its descriptors."""
 
-    def __init__(self, pid: int, requests: socket.socket, answers: socket.socket, out: int, err: int) -> None:
+    def __init__(
+        self, pid: int, requests: socket.socket, answers: socket.socket, output: FileIO, errors: FileIO
+    ) -> None:
         self.pid = pid
         self.requests = requests
         self.answers = answers
-        self.output = out
-        self.errors = err
+        self.output = output
+        self.errors = errors
         self.exited = watch_exit(pid)
 
     def send_signal(self, number: int) -> None:
@@ -134,21 +155,26 @@ def spawn(binary: Path, arguments: Sequence[str], version: str) -> TenantProcess
             answers, their_answers = socket.socketpair()
             ours.callback(answers.close)
             theirs.callback(their_answers.close)
-            out, their_out = os.pipe()
-            ours.callback(os.close, out)
-            theirs.callback(os.close, their_out)
-            err, their_err = os.pipe()
-            ours.callback(os.close, err)
-            theirs.callback(os.close, their_err)
-            descriptors = (their_out, their_err, their_requests.fileno(), their_answers.fileno())
+            output, their_output = _pipe()
+            ours.callback(output.close)
+            theirs.callback(os.close, their_output)
+            errors, their_errors = _pipe()
+            ours.callback(errors.close)
+            theirs.callback(os.close, their_errors)
+            descriptors = (their_output, their_errors, their_requests.fileno(), their_answers.fileno())
             pid = posix_spawn(binary, arguments, {"MEDIASOUP_VERSION": version}, descriptors)
-            process = TenantProcess(pid, requests, answers, out, err)
+            process = TenantProcess(pid, requests, answers, output, errors)
         except (OSError, WorkerStartError) as error:
             raise CannotStart(f"the media server cannot start a worker: {error}") from error
         for stream in (requests, answers):
             stream.setblocking(False)
         ours.pop_all()
     return process
+
+
+def _pipe() -> tuple[FileIO, int]:
+    reading, writing = os.pipe()
+    return FileIO(reading, "rb"), writing
 
 
 async def wait_exit(process: TenantProcess) -> tuple[int, int]:

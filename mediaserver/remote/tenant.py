@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 
 from mediaserver import shim
-from mediaserver.remote.descriptors import OutputReader, RequestWriter
+from mediaserver.remote.descriptors import Descriptors
+from mediaserver.remote.errors import CannotStart
 from mediaserver.remote.process import DtlsFiles, TenantProcess, wait_exit
 from mediaserver.remote.settings import TenantSettings
 from mediaserver.remote.tap import ChannelTap, TapError
+from mediaserver.remote.tokens import Origin, gone
 from mediaserver.remote.tunnel import Tunnel
-from mediaserver.wire.worker_tokens import WorkerClaims
 
 log = structlog.get_logger(__name__)
 
@@ -34,18 +33,6 @@ EXIT_GRACE = 5.0
 LAST_WORDS = 2.0
 """Seconds that an ended worker's descriptors have to reach their end."""
 _MIRRORED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Who a worker is for."""
-
-    id: str
-    claims: WorkerClaims
-    kid: str
-    """Of the key that the application's token was signed with, and tickets are."""
-    version: str
-    ticket: str
 
 
 class Tenant:
@@ -75,18 +62,26 @@ class Tenant:
         self._stream = shim.Stream()
         self._tunnel: Tunnel | None = None
         self._confirmed = False
-        """Whether the application has the ticket: it has sent something since the welcome."""
+        """Whether the application has the ticket: it has sent something since the welcome, or come back."""
+        self._welcomed = False
         self._lost_at = self.born
         self._verdict: str | None = None
         """Why this server ended it."""
         self._exit: tuple[int, int] | None = None
-        self._outputs: list[OutputReader] = []
-        self._requests: RequestWriter | None = None
+        self._exit_at = 0.0
+        self._held = bytearray()
+        """Requests that wait until the application has read enough of what its worker said."""
+        self._descriptors = Descriptors(
+            on_answers=self._on_answers,
+            on_output=partial(self._say, shim.OUTPUT),
+            on_errors=partial(self._say, shim.ERRORS),
+            on_congestion=self._on_congestion,
+        )
         self._life: asyncio.Task[None] | None = None
         self._kill: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Tenant {self.origin.id} of {self.origin.claims.sub}>"
+        return f"<Tenant {self.origin.id} of {self.origin.subject}>"
 
     @property
     def attached(self) -> bool:
@@ -98,19 +93,8 @@ class Tenant:
         return not self.process.exited.done()
 
     async def start(self) -> None:
-        """Begins to read what the worker says."""
-        loop = asyncio.get_running_loop()
-        process = self.process
-        requests = RequestWriter(process.requests, self._on_requests_end, self._on_congestion)
-        answers = OutputReader(self._on_answers)
-        output = OutputReader(partial(self._say, shim.OUTPUT))
-        errors = OutputReader(partial(self._say, shim.ERRORS))
-        self._requests = requests
-        self._outputs = [output, errors, answers]
-        await loop.create_connection(lambda: requests, sock=process.requests)
-        await loop.create_connection(lambda: answers, sock=process.answers)
-        await loop.connect_read_pipe(lambda: output, os.fdopen(process.output, "rb", buffering=0))
-        await loop.connect_read_pipe(lambda: errors, os.fdopen(process.errors, "rb", buffering=0))
+        """Begins to read what the worker says. Raises OSError."""
+        await self._descriptors.open(self.process)
         self._life = asyncio.create_task(self._live(), name=f"tenant {self.origin.id}")
 
     # -- connections ----------------------------------------------------------------------------------
@@ -118,13 +102,20 @@ class Tenant:
     def attach(self, tunnel: Tunnel, received: int) -> None:
         """Goes on over a tunnel whose other side has `received` records; an older one is cut.
 
-        Raises TunnelError when the other side cannot go on where it was.
+        Raises TunnelError when the other side cannot go on where it was, or is gone already; CannotStart
+        when the worker is.
         """
+        if self.ended.is_set():
+            raise CannotStart(str(gone()))
+        if tunnel.closed.is_set():
+            raise shim.TunnelError("the connection is gone")
         again = self._stream.resume(received)
         if self._tunnel is not None:
             self._tunnel.on_lost = self._tunnel.on_record = None
             self._tunnel.abort("the application has connected anew")
         self._tunnel = tunnel
+        self._confirmed = self._welcomed  # only the ticket leads here again
+        self._welcomed = True
         tunnel.on_record = self._on_record
         tunnel.on_lost = self._on_lost
         settings = self._settings
@@ -147,8 +138,7 @@ class Tenant:
     def _on_lost(self, reason: str) -> None:
         self._tunnel = None
         self._lost_at = self._clock()
-        for output in self._outputs:
-            output.read(True)  # what is said now is bounded by the buffer
+        self._pace()  # what is said now is bounded by the buffer
         if self._exit is not None and not self._stream.waiting:
             self._finish()
         elif not self._confirmed:
@@ -159,7 +149,9 @@ class Tenant:
     def tick(self, now: float) -> None:
         """Does what is due: heartbeats, and giving up on what has been silent or away for too long."""
         settings, tunnel = self._settings, self._tunnel
-        if tunnel is None:
+        if tunnel is not None and self._exit is not None and now - self._exit_at >= settings.resume_timeout:
+            self._finish()  # the application was told, and does not say that it was
+        elif tunnel is None:
             if now - self._lost_at >= settings.resume_timeout:
                 self.end(f"the application was away for {settings.resume_timeout:g} s")
         elif tunnel.reading and now - tunnel.heard >= settings.silence:
@@ -189,7 +181,18 @@ class Tenant:
         self._pace()
 
     def _pass_on(self, data: bytes) -> None:
-        requests = self._requests
+        if self._held or self._full:
+            self._held += data
+            if len(self._held) > self._settings.buffer:
+                self.end(
+                    f"more than {self._settings.buffer} bytes of requests waited, as the application did not "
+                    "read what its worker said"
+                )
+            return
+        self._pass_on_now(data)
+
+    def _pass_on_now(self, data: bytes) -> None:
+        requests = self._descriptors.requests
         if requests is None or self._verdict is not None:
             return
         with self._reading("the application's channel"):
@@ -202,18 +205,18 @@ class Tenant:
     def ask_for_figures(self) -> None:
         """Has the worker tell what its transports carry (the token's bandwidth)."""
         requests = self.tap.stats_requests()
-        if requests and self._requests is not None and self.alive:
-            self._requests.write(requests)
+        if requests and self._descriptors.requests is not None and self.alive:
+            self._descriptors.requests.write(requests)
 
     def _close_channel(self) -> None:
-        if self._requests is not None:
-            self._requests.close()
+        if self._descriptors.requests is not None:
+            self._descriptors.requests.close()
         self._kill_after(EXIT_GRACE)
 
     def _on_congestion(self) -> None:
         """The worker reads more slowly than the application writes, or has caught up."""
-        if self._tunnel is not None and self._requests is not None:
-            self._tunnel.read(not self._requests.congested)
+        if self._tunnel is not None:
+            self._tunnel.read(not (self._descriptors.congested and self.alive))
 
     # -- from the worker ------------------------------------------------------------------------------
 
@@ -249,13 +252,17 @@ class Tenant:
             self._pace()
 
     def _pace(self) -> None:
-        """Reads from the worker only what the application keeps up with."""
-        full = self._tunnel is not None and self._stream.waiting > self._settings.buffer // 2
-        for output in self._outputs:
-            output.read(not full)
+        """Asks and reads of the worker only what the application keeps up with."""
+        self._descriptors.read(not self._full)
+        while self._held and not self._full:
+            data = bytes(self._held[: shim.CHUNK])
+            del self._held[: shim.CHUNK]
+            self._pass_on_now(data)
 
-    def _on_requests_end(self, _: Exception | None) -> None:
-        """The worker closed its channel; that it ends is another event."""
+    @property
+    def _full(self) -> bool:
+        """Whether the application lags behind. What a worker said at its end is all read: it is bounded."""
+        return self._tunnel is not None and self.alive and self._stream.waiting > self._settings.buffer // 2
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -275,14 +282,16 @@ class Tenant:
     async def _live(self) -> None:
         """Until the process has ended and all that it said was read; then its exit is told."""
         how = await wait_exit(self.process)
+        self._pace()
+        self._on_congestion()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                await asyncio.gather(*(output.ended.wait() for output in self._outputs))
+                await self._descriptors.wait_read()
         if self._verdict is not None:
             text = f"mafalda-worker: the media server has ended the worker: {self._verdict}\n"
             self._say(shim.ERRORS, text.encode())
             how = 0, shim.EXIT_UNAVAILABLE
-        self._exit = how
+        self._exit, self._exit_at = how, self._clock()
         self._release()
         log.info(
             "tenant worker ended",
@@ -299,10 +308,7 @@ class Tenant:
     def _release(self) -> None:
         if self._kill is not None:
             self._kill.cancel()
-        if self._requests is not None:
-            self._requests.close()
-        for output in self._outputs:
-            output.close()
+        self._descriptors.close()
         self._files.remove()
 
     def _finish(self) -> None:
@@ -320,11 +326,16 @@ class Tenant:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.ended.wait()
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.gather(self._life, return_exceptions=True)
-        self._release()
-        self._finish()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    await wait_exit(self.process)
+            if self._life is not None:
+                self._life.cancel()
+                await asyncio.gather(self._life, return_exceptions=True)
+        finally:
+            self._release()
+            self._finish()
 
     def _names(self) -> dict[str, Any]:
-        return {"tenant": self.origin.id, "subject": self.origin.claims.sub, "pid": self.process.pid}
+        return {"tenant": self.origin.id, "subject": self.origin.subject, "pid": self.process.pid}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -22,12 +21,10 @@ from mediaserver.remote.errors import CannotStart, Refused
 from mediaserver.remote.process import DtlsFiles, resident_bytes, spawn, worker_arguments
 from mediaserver.remote.settings import TenantSettings
 from mediaserver.remote.tap import ChannelTap
-from mediaserver.remote.tenant import Origin, Tenant
+from mediaserver.remote.tenant import Tenant
+from mediaserver.remote.tokens import Bearer, Origin, Tokens, gone
 from mediaserver.remote.usage import TokenUse
-from mediaserver.wire import worker_tokens, worker_versions
-from mediaserver.wire.errors import TokenError
-from mediaserver.wire.signed import key_id
-from mediaserver.wire.worker_tokens import Ticket, WorkerClaims
+from mediaserver.wire import worker_versions
 
 log = structlog.get_logger(__name__)
 
@@ -43,15 +40,14 @@ FAREWELL = 1.0
 class Admission:
     """An application that may have a worker; its place is held until the worker runs."""
 
-    claims: WorkerClaims
-    kid: str
+    bearer: Bearer
     version: str
 
 
 class Hello(msgspec.Struct, frozen=True):
     """What the application's side says of a new worker."""
 
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
     arguments: list[str] = []
     files: dict[str, str] = {}
 
@@ -86,12 +82,8 @@ class Tenants:
     ) -> None:
         """`server_name` gives this MediaServer's `namespace/name`, as the operator calls it."""
         self.settings = settings
-        self._instance = instance_id
-        self._server_name = server_name
         self._clock = clock
-        self._wall_clock = wall_clock
-        self._tokens: WorkerTokens | None = None
-        self._keys: Mapping[str, bytes] = {}
+        self._tokens = Tokens(instance_id=instance_id, server_name=server_name, clock=wall_clock)
         self._held: dict[str, _Registered] = {}
         self._starting: Counter[str] = Counter()
         """Workers that are being started, by their token."""
@@ -119,62 +111,32 @@ class Tenants:
 
     def set_tokens(self, tokens: WorkerTokens | None) -> None:
         """Whose tokens count from now on; workers whose token does not any more are ended."""
-        if tokens == self._tokens:
+        if not self._tokens.set(tokens):
             return
-        before = self._keys
-        self._tokens = tokens
-        encoded = tokens.keys if tokens is not None else {}
-        self._keys = {kid: base64.b64decode(key) for kid, key in encoded.items()}
         for entry in list(self._held.values()):
-            reason = self._lapsed(entry.tenant.origin, before)
+            reason = self._tokens.lapsed(entry.tenant.origin.bearer)
             if reason is not None:
                 entry.tenant.end(reason)
 
-    def _lapsed(self, origin: Origin, before: Mapping[str, bytes]) -> str | None:
-        key = self._keys.get(origin.kid)
-        if key is None or key != before.get(origin.kid):
-            return f"the key {origin.kid!r} that its token was signed with does not count any more"
-        if self._tokens is not None and origin.claims.jti in self._tokens.revoked:
-            return "its token has been revoked"
-        return None
-
-    def verify(self, token: str) -> tuple[WorkerClaims, str]:
-        """Claims of an application's token and the key's id. Raises Refused."""
-        known = self._known_tokens()
-        try:
-            claims = worker_tokens.verify(
-                token, self._keys, known.issuers, revoked=known.revoked, now=self._wall_clock()
-            )
-            return claims, key_id(token)
-        except TokenError as error:
-            raise Refused(401, f"the token is refused ({error.reason}): {error}") from error
+    def verify(self, token: str) -> Bearer:
+        """Who comes with an application's token. Raises Refused."""
+        return self._tokens.verify(token)
 
     def find(self, ticket: str) -> Tenant:
         """The tenant that a connection comes back to. Raises Refused."""
-        known = self._known_tokens()
-        try:
-            told = worker_tokens.verify_ticket(ticket, self._keys, known.issuers, revoked=known.revoked)
-        except TokenError as error:
-            raise Refused(401, f"the ticket is refused ({error.reason}): {error}") from error
+        told, kid = self._tokens.verify_ticket(ticket)
         entry = self._held.get(told.worker)
-        if told.instance != self._instance or entry is None:
-            raise Refused(410, "the worker is gone: its media server ended it, or was started anew")
+        # Who has another key could sign a ticket for any worker, but has none of another's workers.
+        if entry is None or (kid, told.token) != (entry.tenant.origin.bearer.kid, entry.tenant.origin.token):
+            raise gone()
         return entry.tenant
-
-    def _known_tokens(self) -> WorkerTokens:
-        if self._tokens is None:
-            raise Refused(
-                401,
-                "the media server admits no applications' workers: a key set of its MediaCluster needs "
-                "workers: true (spec.tokens.keySets)",
-            )
-        return self._tokens
 
     # -- admission ------------------------------------------------------------------------------------
 
     @contextmanager
-    def admit(self, claims: WorkerClaims, kid: str, asked: str) -> Iterator[Admission]:
+    def admit(self, bearer: Bearer, asked: str) -> Iterator[Admission]:
         """Holds a place for one more worker of mediasoup ``asked`` while it is started. Raises Refused."""
+        claims = bearer.claims
         version = worker_versions.choose(asked, self.settings.binaries)
         if version is None:
             raise Refused(409, worker_versions.refusal(asked, self.settings.binaries))
@@ -191,7 +153,7 @@ class Tenants:
             )
         self._starting[claims.jti] += 1
         try:
-            yield Admission(claims, kid, version)
+            yield Admission(bearer, version)
         finally:
             self._starting[claims.jti] -= 1
             if not self._starting[claims.jti]:
@@ -199,9 +161,7 @@ class Tenants:
 
     def by_token(self) -> Counter[str]:
         """How many workers each token has, those being started too."""
-        running = Counter(
-            entry.tenant.origin.claims.jti for entry in self._held.values() if entry.tenant.alive
-        )
+        running = Counter(entry.tenant.origin.token for entry in self._held.values() if entry.tenant.alive)
         return running + self._starting
 
     def free(self) -> int:
@@ -219,30 +179,24 @@ class Tenants:
 
     def launch(self, admission: Admission, hello: Hello) -> Tenant:
         """Starts an admitted worker's process; whoever calls starts the tenant. Raises CannotStart."""
-        claims, settings = admission.claims, self.settings
+        bearer, version, settings = admission.bearer, admission.version, self.settings
+        claims = bearer.claims
+        if self._closing:  # since it was admitted
+            raise CannotStart("the media server stops")
         ident = secrets.token_hex(8)
+        origin = Origin(id=ident, bearer=bearer, version=version, ticket=self._tokens.ticket(bearer, ident))
         policy = settings.policy
         if claims.pipe_srtp is not None:
             policy = replace(policy, pipe_srtp=claims.pipe_srtp)
-        ticket = self._ticket(admission, ident)
         arguments = worker_arguments(hello.arguments, policy)
         files = DtlsFiles(hello.files)
         try:
-            process = spawn(
-                settings.binaries[admission.version], [*arguments, *files.arguments], admission.version
-            )
-        except CannotStart:
+            process = spawn(settings.binaries[version], [*arguments, *files.arguments], version)
+        except BaseException:
             files.remove()
             raise
         use = self._uses.setdefault(claims.jti, TokenUse(claims))
         tap = ChannelTap(policy, application_pid=hello.pid, worker_pid=process.pid, gate=use)
-        origin = Origin(
-            id=ident,
-            claims=claims,
-            kid=admission.kid,
-            version=admission.version,
-            ticket=ticket,
-        )
         tenant = Tenant(origin, process, tap, files, settings, clock=self._clock, finished=self._remove)
         use.taps[ident] = tap
         self._held[ident] = _Registered(tenant, use, _Cpu(0.0, self._clock()))
@@ -251,32 +205,17 @@ class Tenants:
             tenant=ident,
             subject=claims.sub,
             token=claims.jti,
-            version=admission.version,
+            version=version,
             pid=process.pid,
         )
         return tenant
-
-    def _ticket(self, admission: Admission, ident: str) -> str:
-        claims = admission.claims
-        ticket = Ticket(
-            iss=claims.iss,
-            sub=claims.sub,
-            server=self._server_name(),
-            instance=self._instance,
-            worker=ident,
-            token=claims.jti,
-        )
-        key = self._keys.get(admission.kid)
-        if key is None:
-            raise CannotStart(f"the key {admission.kid!r} has just been removed")
-        return worker_tokens.mint_ticket(ticket, admission.kid, key)
 
     def _remove(self, tenant: Tenant) -> None:
         entry = self._held.pop(tenant.origin.id, None)
         if entry is not None:
             entry.use.taps.pop(tenant.origin.id, None)
             if not entry.use.taps:
-                self._uses.pop(tenant.origin.claims.jti, None)
+                self._uses.pop(tenant.origin.token, None)
 
     # -- figures --------------------------------------------------------------------------------------
 
@@ -316,14 +255,21 @@ class Tenants:
             workers=counts.total(), free=self.free(), cpu=self.cpu(), by_token=dict(sorted(counts.items()))
         )
 
+    @property
+    def pipes(self) -> int:
+        """Ports of the pipe range that they use."""
+        if self.settings.policy.addresses == "Keep":
+            return 0  # theirs are where the applications want them
+        return sum(entry.tenant.tap.pipes for entry in self._held.values() if entry.tenant.alive)
+
     def workers(self) -> list[TenantWorker]:
         """Every worker that runs for an application."""
         now = self._clock()
         return [
             TenantWorker(
                 id=tenant.origin.id,
-                subject=tenant.origin.claims.sub,
-                token=tenant.origin.claims.jti,
+                subject=tenant.origin.subject,
+                token=tenant.origin.token,
                 version=tenant.origin.version,
                 pid=tenant.process.pid,
                 attached=tenant.attached,

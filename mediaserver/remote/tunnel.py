@@ -13,6 +13,8 @@ from mediaserver.wire.close_codes import clip_reason
 _GOING_AWAY = 1001
 _PROTOCOL_ERROR = 1002
 _GOODBYE_SECONDS = 2.0
+_UNREAD_PONGS = 64 * 1024
+"""Bytes unsent above which pings are not answered: whoever does not read misses nothing."""
 
 
 class Tunnel(asyncio.Protocol):
@@ -33,6 +35,7 @@ class Tunnel(asyncio.Protocol):
         self._hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._reason = "the application closed the connection"
         self._reading = True
+        self._goodbye: asyncio.TimerHandle | None = None
 
     # -- the transport's side -------------------------------------------------------------------------
 
@@ -52,7 +55,8 @@ class Tunnel(asyncio.Protocol):
 
     def _other(self, opcode: int, payload: bytes) -> None:
         if opcode == shim.PING:
-            self._write(shim.PONG, payload)
+            if self._transport is not None and self._transport.get_write_buffer_size() < _UNREAD_PONGS:
+                self._write(shim.PONG, payload)
         elif opcode == shim.CLOSE:
             self.close("the application said goodbye")
         elif opcode == shim.TEXT and not self._hello.done():
@@ -67,6 +71,8 @@ class Tunnel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._goodbye is not None:
+            self._goodbye.cancel()
         self.closed.set()
         if not self._hello.done():
             self._hello.set_exception(shim.TunnelError(self._reason))
@@ -123,7 +129,7 @@ class Tunnel(asyncio.Protocol):
         transport.write(self._frames.encode(shim.CLOSE, code.to_bytes(2, "big") + clip_reason(reason)))
         transport.close()
         # A goodbye that nobody reads must not keep the connection.
-        asyncio.get_running_loop().call_later(_GOODBYE_SECONDS, transport.abort)
+        self._goodbye = asyncio.get_running_loop().call_later(_GOODBYE_SECONDS, transport.abort)
 
     def abort(self, reason: str) -> None:
         """Cuts the connection, whatever waits. Idempotent."""

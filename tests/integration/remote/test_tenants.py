@@ -282,7 +282,7 @@ async def test_a_restarted_server_says_that_the_worker_is_gone(server: RemoteSer
     async with Line(server.port) as line, remote_worker(line.port) as worker:
         dying = asyncio.create_task(died(worker))
         await asyncio.sleep(0)
-        server.tenants._instance = "instance-2"
+        server.tenants._tokens._instance = "instance-2"
         line.cut()
         assert "the worker is gone" in str(await dying)
 
