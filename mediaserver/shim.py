@@ -524,7 +524,9 @@ def _read_body(sock: socket.socket, headers: dict[str, str], rest: bytes) -> str
 
 def _refusal(settings: Settings, status: int, headers: dict[str, str], text: str) -> Failure:
     final = headers.get(FINAL_HEADER.lower(), "") == "true" or 300 <= status < 500
-    told = text or f"the answer is HTTP {status}; check MAFALDA_URL ({settings.place}{settings.path})"
+    # Other answers are those of whatever stands in the way, or was dialled by mistake.
+    ours = status in (400, 401, 403, 409, 410, 426, 503) and text
+    told = text if ours else f"{settings.place}{settings.path} answers HTTP {status}; check MAFALDA_URL"
     # What the application is set up with, rather than what the cluster has at the moment.
     code = EXIT_WRONG_SETTINGS if status in (400, 401, 403, 404, 409) else EXIT_UNAVAILABLE
     return Failure(told, final=final, code=code)

@@ -87,7 +87,7 @@ def default_layout(documents: list[Document]) -> Layout:
     """The layout the example names: the gateway's port from publicURL, the servers' from their endpoints.
 
     The ports that no custom resource names lie beside: participants and health follow the internal port,
-    media and pipes have a hundred ports a server.
+    media, pipes and applications' workers have a hundred ports a server.
     """
     servers = []
     for index, document in enumerate(d for d in documents if d["kind"] == "MediaServer"):
@@ -100,6 +100,7 @@ def default_layout(documents: list[Document]) -> Layout:
                 health=internal + 2,
                 client=10000 + 100 * index,
                 pipe=20000 + 100 * index,
+                tenants=(14000 + 100 * index, 14099 + 100 * index),
             )
         )
     cluster = next(document for document in documents if document["kind"] == "MediaCluster")

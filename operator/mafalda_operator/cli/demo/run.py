@@ -121,6 +121,8 @@ async def _steps(
 def _tell(console: Console, stack: Stack, objects: list[layouts.Document]) -> None:
     session = next(found["metadata"] for found in objects if found["kind"] == "MediaSession")
     name = f"{session['namespace']}/{session['name']}"
+    found = next(found["metadata"] for found in objects if found["kind"] == "MediaCluster")
+    cluster = f"{found['namespace']}/{found['name']}"
     console.print(
         f"""
 Everything runs on, the killed server too. In another shell:
@@ -129,6 +131,11 @@ Everything runs on, the killed server too. In another shell:
   {stack.cluster.description.kubectl} get mafalda -A -o wide
   .venv/bin/mafalda join 'ws://127.0.0.1:{stack.layout.gateway}/?roomId={name}' \\
       --token "$(.venv/bin/mafalda token --session {name} --sub dora)" --publish video
+
+  MEDIASOUP_WORKER_BIN=$PWD/.venv/bin/mafalda-worker MAFALDA_URL=ws://127.0.0.1:{stack.layout.gateway} \\
+      MAFALDA_TOKEN=$(.venv/bin/mafalda worker-token --cluster {cluster} --sub app) \\
+      NODE_PATH=tests/node/node_modules node examples/remote/app.js
+  .venv/bin/mafalda workers --cluster-key-file {stack.key_file}
 
 `make down` ends it.""",
         highlight=False,
