@@ -427,7 +427,14 @@ def _connect(settings: Settings) -> socket.socket:
         if settings.secure:
             import ssl  # only here: it is slow to import
 
-            context = ssl.create_default_context(cafile=settings.ca_file or None)
+            try:
+                context = ssl.create_default_context(cafile=settings.ca_file or None)
+            except OSError as error:  # ssl.SSLError among them
+                raise Failure(
+                    f"MAFALDA_CA_FILE {settings.ca_file} cannot be used: {_told(error)}",
+                    final=True,
+                    code=EXIT_WRONG_SETTINGS,
+                ) from error
             return context.wrap_socket(sock, server_hostname=settings.host)
         return sock
     except BaseException:
