@@ -6,9 +6,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 from io import FileIO
+from typing import cast
 
 from mediaserver.mediasoup.framing import FrameWriter
 from mediaserver.remote.process import TenantProcess
+
+
+_UNREAD_REQUESTS = 1024 * 1024
+"""Bytes by which the worker may fall behind before nothing more is taken from its application. Each of them
+may ask for many: what is already on its way is answered even to an application that reads no answers."""
 
 
 class RequestWriter(FrameWriter):
@@ -22,6 +28,10 @@ class RequestWriter(FrameWriter):
     ) -> None:
         super().__init__(stream, on_end)
         self._on_congestion = on_congestion
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=_UNREAD_REQUESTS)
 
     def pause_writing(self) -> None:
         super().pause_writing()
