@@ -1,4 +1,4 @@
-"""The ways from an application to the gateway: TLS, an HTTP proxy, both; a certificate that is not trusted."""
+"""The ways from an application to the gateway: TLS, an HTTP proxy, both; a certificate not trusted."""
 
 from __future__ import annotations
 
