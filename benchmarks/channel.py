@@ -13,33 +13,37 @@ memory for 1,000 consumers. `consumers_created` is the first thing that the proc
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.channel_scenario import scenario
-
-Json = dict[str, Any]
-
-STEPS: Final = (
-    ("consumers_created", "consumers_created", 1),
-    ("consumers_created_again", "consumers_created", 1),
-    ("memory", "memory", 1),
-    ("warm_up", "sequential", 1),
-    ("sequential", "sequential", 8),
-    ("in_flight", "in_flight", 8),
-    ("notifications", "notifications", 5),
+from benchmarks.sides import (
+    Command,
+    Json,
+    Step,
+    in_turns,
+    json_file,
+    median_of,
+    medians,
+    node_arguments,
+    rounded,
+    running,
 )
-"""What a round measures, the step that measures it, and how often."""
+
+SIDES: Final = ("ours", "node")
+STEPS: Final = (
+    Step("consumers_created", "consumers_created", 1, SIDES),
+    Step("consumers_created_again", "consumers_created", 1, SIDES),
+    Step("memory", "memory", 1, SIDES),
+    Step("warm_up", "sequential", 1, SIDES),
+    Step("sequential", "sequential", 8, SIDES),
+    Step("in_flight", "in_flight", 8, SIDES),
+    Step("notifications", "notifications", 5, SIDES),
+)
 FIGURES: Final = {
     "sequential": ("sequential", "rate"),
     "in_flight": ("in_flight", "rate"),
@@ -53,85 +57,22 @@ FIGURES: Final = {
 }
 GOALS: Final = {"sequential": 1.1, "in_flight": 1.0, "consumers_created": 1.0}
 LIMITS: Final = {"cpu": 1.0, "memory": 1.0, "cpu_in_flight": 1.0}
-_FOLDER: Final = Path(__file__).parent
-_DEADLINE: Final = 60.0
 
 
-def commands(given: str) -> dict[str, list[str]]:
+def commands(given: str) -> dict[str, Command]:
     """How to start each side; `given` is the file with the scenario."""
-    node = shutil.which("node")
-    if node is None:
-        sys.exit("node is not on PATH: install Node.js 20 or newer")
-    if not (_FOLDER.parent / "tests" / "node" / "node_modules" / "mediasoup").is_dir():
-        sys.exit("Node's mediasoup is not installed: run `make node`")
     return {
-        "ours": [sys.executable, "-m", "benchmarks.channel_ours", given],
-        "node": [node, "--expose-gc", str(_FOLDER / "channel_node.js"), given],
+        "ours": Command([sys.executable, "-m", "benchmarks.channel_ours", given]),
+        "node": Command(node_arguments(given)),
     }
-
-
-class SideProcess:
-    """One side, waiting for steps."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_FOLDER.parent
-        )
-        self.version: str = self._answer()["version"]
-
-    def take(self, step: str) -> Json:
-        assert self._process.stdin is not None
-        self._process.stdin.write(step + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Json:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"{self._command} ended with {self._process.wait(_DEADLINE)}")
-        figures: Json = json.loads(line)
-        return figures
-
-    def close(self) -> None:
-        try:
-            self._process.communicate(timeout=_DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
-
-
-@contextlib.contextmanager
-def both(given: Json) -> Iterator[dict[str, SideProcess]]:
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, contextlib.ExitStack() as stack:
-        json.dump(given, file)
-        file.flush()
-        sides = {name: SideProcess(command) for name, command in commands(file.name).items()}
-        for side in sides.values():
-            stack.callback(side.close)
-        yield sides
 
 
 def one_round(number: int, given: Json) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Each side's figures, and what runs it."""
-    taken: dict[str, dict[str, list[Json]]] = {"ours": {}, "node": {}}
-    with both(given) as sides:
-        turn = number
-        for name, step, times in STEPS:
-            for _ in range(times):
-                turn += 1
-                for side in ("ours", "node") if turn % 2 else ("node", "ours"):
-                    taken[side].setdefault(name, []).append(sides[side].take(step))
-        versions = {name: side.version for name, side in sides.items()}
-    figures = {
-        side: {
-            figure: statistics.median(each[key] for each in steps[name])
-            for figure, (name, key) in FIGURES.items()
-        }
-        for side, steps in taken.items()
-    }
-    return figures, versions
+    with json_file(given) as file, running(commands(file)) as sides:
+        taken = in_turns(STEPS, number, lambda side, step: sides[side].take(step))
+        versions = {name: side.hello["version"] for name, side in sides.items()}
+    return {side: medians(steps, FIGURES) for side, steps in taken.items()}, versions
 
 
 def run(rounds: int, requests: int) -> Json:
@@ -148,21 +89,15 @@ def run(rounds: int, requests: int) -> Json:
             for name in FIGURES
         },
         **{
-            side: {
-                name: _rounded(statistics.median(each[side][name] for each in measured)) for name in FIGURES
-            }
+            side: {name: median_of(each[side][name] for each in measured) for name in FIGURES}
             for side in ("ours", "node")
         },
         "rounds": [
-            {side: {name: _rounded(value) for name, value in each[side].items()} for side in each}
+            {side: {name: rounded(value) for name, value in each[side].items()} for side in each}
             for each in measured
         ],
         "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load": load, **versions},
     }
-
-
-def _rounded(value: float) -> float:
-    return round(value) if value > 100 else round(value, 3)
 
 
 def missed(ratios: dict[str, float]) -> list[str]:

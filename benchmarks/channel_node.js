@@ -1,5 +1,6 @@
 // The channel benchmark's side of Node's mediasoup: takes steps from stdin, prints figures as JSON lines.
-// The same steps, in the same order, as channel_ours.py.
+// The same steps, in the same order, as channel_ours.py. Only benchmarks.remote takes `latency` and `create_worker`,
+// and leaves the choice of the worker's binary to the environment.
 'use strict';
 
 const fs = require('node:fs');
@@ -12,6 +13,7 @@ const mediasoup = createRequire(tests)('mediasoup');
 
 const scenario = JSON.parse(fs.readFileSync(process.argv[2]));
 const texts = scenario.capabilities.map((caps) => JSON.stringify(caps));
+const settings = { workerBin: scenario.workerBin, logLevel: 'none' };
 const consumers = [];
 let router;
 let server;
@@ -77,6 +79,30 @@ async function requests(inFlight, total) {
   return { rate: total / (now() - started), cpu: ((cpuSeconds() - cpu) * 10_000) / total };
 }
 
+/** Round trips of single requests, in milliseconds. */
+async function latency() {
+  const [consumer] = consumers;
+  const times = [];
+  for (let i = 0; i < scenario.requests; i++) {
+    const started = performance.now();
+    await (i % 2 ? consumer.resume() : consumer.pause());
+    times.push(performance.now() - started);
+  }
+  times.sort((one, other) => one - other);
+  return Object.fromEntries([10, 50, 90, 99].map((percent) =>
+    [`p${percent}`, times[Math.floor((times.length * percent) / 100)]]));
+}
+
+async function createWorker() {
+  const started = performance.now();
+  const worker = await mediasoup.createWorker(settings);
+  const milliseconds = performance.now() - started;
+  const closed = new Promise((resolve) => { worker.once('subprocessclose', resolve); });
+  worker.close();
+  await closed;
+  return { milliseconds };
+}
+
 let notified = 0;
 let expected = 0;
 let done;
@@ -110,7 +136,7 @@ async function notifications() {
 }
 
 async function main() {
-  const worker = await mediasoup.createWorker({ workerBin: scenario.workerBin, logLevel: 'none' });
+  const worker = await mediasoup.createWorker(settings);
   router = await worker.createRouter({ mediaCodecs: scenario.mediaCodecs });
   server = await worker.createWebRtcServer({ listenInfos: [{ protocol: 'udp', ip: '127.0.0.1' }] });
   for (const { kind, rtpParameters } of scenario.producers) {
@@ -123,8 +149,10 @@ async function main() {
     sequential: () => requests(1, scenario.requests),
     in_flight: () => requests(scenario.inFlight, scenario.requestsInFlight),
     notifications,
+    latency,
+    create_worker: createWorker,
   };
-  print({ version: process.version });
+  print({ version: process.version, worker: worker.pid });
   for await (const step of readline.createInterface({ input: process.stdin })) {
     print(await steps[step.trim()]());
   }
