@@ -129,6 +129,17 @@ class Stream:
         self.unacknowledged += len(message)
         return Record(kind, message[_HEAD.size :])
 
+    def look(self, message: bytes) -> bool:
+        """Takes nothing but what a message acknowledges; whether there is more to it, which is for `receive`.
+
+        What is not received is not acknowledged, so the other side holds back once enough of it waits here.
+        """
+        if len(message) < _HEAD.size:
+            return True
+        kind, _, received = _HEAD.unpack_from(message)
+        self.acknowledge(received)
+        return bool(kind != HEARTBEAT)
+
     def acknowledge(self, received: int) -> None:
         """The other side has everything up to `received`. Raises TunnelError if that was never sent."""
         if received > self.sent:
@@ -1011,10 +1022,10 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         how, value = Relay(settings, start(settings)).run()
-    except Failure as error:
+    except (Failure, TunnelError) as error:
         sys.stderr.write(f"mafalda-worker: {error}\n")
         sys.stderr.flush()
-        how, value = 0, error.code
+        how, value = 0, getattr(error, "code", EXIT_UNAVAILABLE)
     end(how, value)
 
 
