@@ -11,7 +11,6 @@ from typing import cast
 from mediaserver.mediasoup.framing import FrameWriter
 from mediaserver.remote.process import TenantProcess
 
-
 _UNREAD_REQUESTS = 1024 * 1024
 """Bytes by which the worker may fall behind before nothing more is taken from its application. Each of them
 may ask for many: what is already on its way is answered even to an application that reads no answers."""

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from mediaserver import shim
+from mediaserver.remote.backlog import Backlog
 from mediaserver.remote.descriptors import Descriptors
 from mediaserver.remote.errors import CannotStart
 from mediaserver.remote.process import DtlsFiles, TenantProcess, wait_exit
@@ -69,8 +70,7 @@ class Tenant:
         """Why this server ended it."""
         self._exit: tuple[int, int] | None = None
         self._exit_at = 0.0
-        self._held = bytearray()
-        """Requests that wait until the application has read enough of what its worker said."""
+        self._held = Backlog()
         self._descriptors = Descriptors(
             on_answers=self._on_answers,
             on_output=partial(self._say, shim.OUTPUT),
@@ -113,6 +113,7 @@ class Tenant:
         if self._tunnel is not None:
             self._tunnel.on_lost = self._tunnel.on_record = None
             self._tunnel.abort("the application has connected anew")
+            self._held.clear()
         self._tunnel = tunnel
         self._confirmed = self._welcomed  # only the ticket leads here again
         self._welcomed = True
@@ -137,6 +138,7 @@ class Tenant:
 
     def _on_lost(self, reason: str) -> None:
         self._tunnel = None
+        self._held.clear()
         self._lost_at = self._clock()
         self._pace()  # what is said now is bounded by the buffer
         if self._exit is not None and not self._stream.waiting:
@@ -149,11 +151,11 @@ class Tenant:
     def tick(self, now: float) -> None:
         """Does what is due: heartbeats, and giving up on what has been silent or away for too long."""
         settings, tunnel = self._settings, self._tunnel
-        if tunnel is not None and self._exit is not None and now - self._exit_at >= settings.resume_timeout:
-            self._finish()  # the application was told, and does not say that it was
-        elif tunnel is None:
+        if tunnel is None:
             if now - self._lost_at >= settings.resume_timeout:
                 self.end(f"the application was away for {settings.resume_timeout:g} s")
+        elif self._exit is not None and now - self._exit_at >= settings.resume_timeout:
+            self._finish()  # the application was told, and does not say that it was
         elif tunnel.reading and now - tunnel.heard >= settings.silence:
             tunnel.abort(f"nothing was heard for {settings.silence:g} s")
         elif now - tunnel.said >= settings.heartbeat:
@@ -163,10 +165,30 @@ class Tenant:
 
     def _on_record(self, message: bytes) -> None:
         self._confirmed = True
+        waits = self._held or self._full or self._verdict is not None
+        if not waits or not self._stream.look(message):
+            self._take(message)
+        elif self._verdict is None:
+            self._hold(message)
+        while self._held and not self._full:
+            self._take(self._held.take())
+        if self._stream.unacknowledged > shim.ACKNOWLEDGE_EVERY and self._tunnel is not None:
+            self._tunnel.send(self._stream.heartbeat())
+        self._pace()
+        if self._exit is not None and not self._stream.waiting:
+            self._finish()
+
+    def _hold(self, message: bytes) -> None:
+        self._held.add(message)
+        bound = self._settings.buffer + 2 * shim.CHUNK
+        if self._held.size > bound:
+            self._held.clear()
+            self.end(f"{bound} bytes of requests waited, as the application did not read the answers")
+
+    def _take(self, message: bytes) -> None:
         record = self._stream.receive(message)
         if record is None:
-            if self._exit is not None and not self._stream.waiting:
-                self._finish()
+            pass
         elif record.kind == shim.REQUESTS:
             self._pass_on(record.payload)
         elif record.kind == shim.SIGNAL and len(record.payload) == 1:
@@ -176,22 +198,8 @@ class Tenant:
             self._close_channel()
         else:
             raise shim.TunnelError(f"a record of kind {record.kind} and {len(record.payload)} bytes")
-        if self._stream.unacknowledged > shim.ACKNOWLEDGE_EVERY and self._tunnel is not None:
-            self._tunnel.send(self._stream.heartbeat())
-        self._pace()
 
     def _pass_on(self, data: bytes) -> None:
-        if self._held or self._full:
-            self._held += data
-            if len(self._held) > self._settings.buffer:
-                self.end(
-                    f"more than {self._settings.buffer} bytes of requests waited, as the application did not "
-                    "read what its worker said"
-                )
-            return
-        self._pass_on_now(data)
-
-    def _pass_on_now(self, data: bytes) -> None:
         requests = self._descriptors.requests
         if requests is None or self._verdict is not None:
             return
@@ -211,7 +219,8 @@ class Tenant:
     def _close_channel(self) -> None:
         if self._descriptors.requests is not None:
             self._descriptors.requests.close()
-        self._kill_after(EXIT_GRACE)
+        if self._kill is None and self.alive:
+            self._kill = asyncio.get_running_loop().call_later(EXIT_GRACE, self.process.kill)
 
     def _on_congestion(self) -> None:
         """The worker reads more slowly than the application writes, or has caught up."""
@@ -252,17 +261,13 @@ class Tenant:
             self._pace()
 
     def _pace(self) -> None:
-        """Asks and reads of the worker only what the application keeps up with."""
+        """Reads from the worker only what the application keeps up with."""
         self._descriptors.read(not self._full)
-        while self._held and not self._full:
-            data = bytes(self._held[: shim.CHUNK])
-            del self._held[: shim.CHUNK]
-            self._pass_on_now(data)
 
     @property
     def _full(self) -> bool:
         """Whether the application lags behind. What a worker said at its end is all read: it is bounded."""
-        return self._tunnel is not None and self.alive and self._stream.waiting > self._settings.buffer // 2
+        return self._stream.waiting > self._settings.buffer // 2 and self._tunnel is not None and self.alive
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -274,10 +279,6 @@ class Tenant:
             return
         self._verdict = reason
         self.process.kill()
-
-    def _kill_after(self, seconds: float) -> None:
-        if self._kill is None and self.alive:
-            self._kill = asyncio.get_running_loop().call_later(seconds, self.process.kill)
 
     async def _live(self) -> None:
         """Until the process has ended and all that it said was read; then its exit is told."""
