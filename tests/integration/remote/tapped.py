@@ -110,20 +110,25 @@ class Tapped:
         await asyncio.get_running_loop().sock_sendall(self._process.outgoing, self.tap.stats_requests())
 
     def sockets(self) -> set[tuple[str, str, int]]:
-        """Protocol, address and port of all that the process listens on, as the kernel has it."""
-        inodes = set()
-        for link in Path(f"/proc/{self.pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())):
-                    inodes.add(found[1])
-        bound = set()
-        for protocol in ("udp", "udp6", "tcp", "tcp6"):
-            for line in Path(f"/proc/{self.pid}/net/{protocol}").read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[9] in inodes:
-                    address, _, port = fields[1].partition(":")
-                    bound.add((protocol, _address(address), int(port, 16)))
-        return bound
+        """As `sockets_of` its process."""
+        return sockets_of(self.pid)
+
+
+def sockets_of(pid: int) -> set[tuple[str, str, int]]:
+    """Protocol, address and port of all that a process listens on, as the kernel has it."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())):
+                inodes.add(found[1])
+    bound = set()
+    for protocol in ("udp", "udp6", "tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in inodes:
+                address, _, port = fields[1].partition(":")
+                bound.add((protocol, _address(address), int(port, 16)))
+    return bound
 
 
 def _address(text: str) -> str:
