@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -36,6 +37,8 @@ from mediaserver import shim
 from mediaserver.mediasoup import TransportListenInfo, TransportPortRange, Worker, messages
 from mediaserver.mediasoup.messages import Method
 from mediaserver.mediasoup.process import WORKER_VERSION
+from mediaserver.remote import process
+from mediaserver.remote.descriptors import Descriptors
 from mediaserver.wire.worker_tokens import Ticket, mint_ticket
 
 DEADLINE = 20.0
@@ -347,6 +350,30 @@ async def test_applications_that_go_at_their_hello(scene: Scene, when: str) -> N
             await asyncio.sleep(0)
         client.close()
     await scene.recovered()
+
+
+@pytest.mark.parametrize("what", ["start", "spawn"])
+async def test_no_descriptors_are_left(scene: Scene, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The application is told, its place is free again, and the next one is served."""
+
+    async def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def fail_at_once(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    client = await Hostile.connect(scene.port)
+    assert await client.ask(head()) == 101
+    with monkeypatch.context() as patch:
+        if what == "start":
+            patch.setattr(Descriptors, "open", fail)
+        else:
+            patch.setattr(process, "posix_spawn", fail_at_once)
+        told = await client.greet(HELLO)
+    assert told["exitCode"] == shim.EXIT_UNAVAILABLE
+    assert "Too many open files" in told["error"]
+    await scene.recovered()
+    (await scene.hostile()).close()
 
 
 # -- frames and records -------------------------------------------------------------------------------------
