@@ -227,8 +227,10 @@ async def test_requests_that_wait_are_not_acknowledged_and_come_again(world: Wor
     world.tenant._say(shim.ANSWERS, b"x" * 60_000)
     again = [app.stream.send(shim.REQUESTS, text) for text in (b"one ", b"two")]
     app.give(shim.BINARY, again[0])
+    assert world.tenant._held
     app.tunnel.abort("cut")
     await turn()
+    assert not world.tenant._held
     other = world.attach(app.stream)
     assert other.said(shim.ANSWERS) == b"x" * 60_000
     assert other.welcome is not None
