@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mafalda_operator.cli.demo.layout import HOST, WORKERS, Layout, ServerLayout
-from mafalda_operator.cli.demo.stack import Stack
-from mafalda_operator.cli.local.errors import KubectlFailedError
+from mafalda_operator.cli.demo.stack import PORT_ATTEMPTS, Stack
+from mafalda_operator.cli.local.errors import KubectlFailedError, StartFailedError
 from mafalda_operator.cli.local.ports import PortPicker
 
 from mediaserver.wire.worker_tokens import REVOKED, WorkerClaims, mint
@@ -156,20 +156,38 @@ def remote_system(
     """
     directory = Path(tempfile.mkdtemp(prefix="mafalda-remote-"))
     try:
-        picker = PortPicker(host=HOST, avoid=list(avoid))
-        made = tuple(servers(picker))
-        layout = Layout(picker.port(), picker.port(), picker.port(), servers=made)
-        stack = Stack.start(directory / "run", layout, crds=ROOT / "crds", say=say)
+        stack = _start(directory / "run", servers, avoid, say)
         try:
             system = RemoteSystem(stack)
             say("waiting for the media servers")
-            stack.cluster.kubectl("apply", "-f", "-", stdin=_manifest(layout))
+            stack.cluster.kubectl("apply", "-f", "-", stdin=_manifest(stack.layout))
             system.await_ready()
             yield system
         finally:
             stack.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start(
+    directory: Path,
+    servers: Callable[[PortPicker], Sequence[ServerLayout]],
+    avoid: Sequence[int],
+    say: Callable[[str], None],
+) -> Stack:
+    """Finding ports and binding them are two steps: when somebody came in between, others are tried."""
+    attempts = range(PORT_ATTEMPTS)
+    for attempt in attempts:
+        picker = PortPicker(host=HOST, avoid=list(avoid))
+        made = tuple(servers(picker))
+        layout = Layout(picker.port(), picker.port(), picker.port(), servers=made)
+        try:
+            return Stack.start(directory, layout, crds=ROOT / "crds", say=say)
+        except StartFailedError:
+            if attempt == attempts[-1] or layout.is_free():
+                raise
+            say("a port was taken in between; others are tried")
+    raise SystemFailed("no attempt was made")
 
 
 def _manifest(layout: Layout) -> str:
