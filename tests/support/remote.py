@@ -17,7 +17,13 @@ from aiohttp import web
 
 from mediaserver import shim
 from mediaserver.control.contract import WorkerTokens
-from mediaserver.mediasoup import WORKER_VERSION, Worker, create_worker, find_worker_bin
+from mediaserver.mediasoup import (
+    WORKER_VERSION,
+    Worker,
+    WorkerDiedError,
+    create_worker,
+    find_worker_bin,
+)
 from mediaserver.remote.endpoint import WorkerEndpoint
 from mediaserver.remote.policy import TenantPolicy
 from mediaserver.remote.settings import TenantSettings
@@ -124,6 +130,17 @@ async def remote_worker(
     finally:
         worker.close()
         await worker.wait_closed()
+
+
+def death(worker: Worker, seconds: float = 15.0) -> asyncio.Future[WorkerDiedError]:
+    """Why the worker dies, listened for from now on; TimeoutError when it has not in so many seconds."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[WorkerDiedError] = loop.create_future()
+    late = TimeoutError(f"worker {worker.pid} did not die within {seconds:g} s")
+    timer = loop.call_later(seconds, lambda: told.done() or told.set_exception(late))
+    told.add_done_callback(lambda _: timer.cancel())
+    worker.on_died.once(lambda error: told.done() or told.set_result(error))
+    return told
 
 
 class Line:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import uvloop
-from integration.mediasoup.rtp import MEDIA_CODECS, RtpEndpoint
+from integration.mediasoup.rtp import MEDIA_CODECS, RtpEndpoint, rtp_endpoints
 
 from mediaserver.mediasoup import Router, Worker, WorkerStartError, create_worker, find_worker_bin
 
@@ -62,12 +62,5 @@ async def router(worker: Worker) -> Router:
 @pytest.fixture
 async def open_endpoint() -> AsyncIterator[Callable[[], Awaitable[RtpEndpoint]]]:
     """Opens RTP endpoints that close with the test."""
-    endpoints: list[RtpEndpoint] = []
-
-    async def open_one() -> RtpEndpoint:
-        endpoints.append(await RtpEndpoint.open())
-        return endpoints[-1]
-
-    yield open_one
-    for endpoint in endpoints:
-        endpoint.transport.close()
+    async with rtp_endpoints() as open_one:
+        yield open_one

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar, cast
 
 import msgspec
@@ -158,6 +159,20 @@ def _count_feedback(data: bytes, formats: set[int]) -> int:
         count += kind == 206 and first & 0x1F in formats
         position += 4 * (length + 1)
     return count
+
+
+@contextlib.asynccontextmanager
+async def rtp_endpoints() -> AsyncIterator[Callable[[], Awaitable[RtpEndpoint]]]:
+    """Opens endpoints that close with the block."""
+    endpoints: list[RtpEndpoint] = []
+
+    async def open_one() -> RtpEndpoint:
+        endpoints.append(await RtpEndpoint.open())
+        return endpoints[-1]
+
+    yield open_one
+    for endpoint in endpoints:
+        endpoint.transport.close()
 
 
 async def plain_source(router: Router) -> PlainTransport:

@@ -29,14 +29,13 @@ from integration.mediasoup.rtp import (
     until,
 )
 from mafalda_operator.cli.demo.stack import GATEWAY
-from support.remote import HOST, Line
+from support.remote import HOST, Line, death
 
 from benchmarks import remote_system
 from benchmarks.remote_system import NAMESPACE, SECRET, RemoteSystem, server_layout
 from mediaserver.mediasoup import (
     Router,
     Worker,
-    WorkerDiedError,
     WorkerStartError,
     create_worker,
     find_worker_bin,
@@ -156,13 +155,6 @@ async def until_tenants(
         assert time.monotonic() < deadline, f"{wanted} workers are wanted; listed: {listed}"
 
 
-async def death(worker: Worker, seconds: float = 60.0) -> WorkerDiedError:
-    told: asyncio.Future[WorkerDiedError] = asyncio.get_running_loop().create_future()
-    worker.on_died.subscribe(lambda error: told.done() or told.set_result(error))
-    async with asyncio.timeout(seconds):
-        return await told
-
-
 async def router_of(worker: Worker) -> Router:
     return await worker.create_router(media_codecs=MEDIA_CODECS)
 
@@ -263,8 +255,7 @@ async def run_example(environment: dict[str, str]) -> list[str]:
 
 async def test_a_killed_server_ends_its_workers_and_no_others(applications: Applications) -> None:
     lost, other = await applications.worker(QUICK), await applications.worker("media-2")
-    dying = asyncio.create_task(death(lost))
-    await asyncio.sleep(0)
+    dying = death(lost, 60)
     await asyncio.to_thread(applications.system.stack.kill, QUICK)
     began = time.monotonic()
     error = await dying
@@ -296,8 +287,7 @@ async def test_a_link_that_is_cut_for_one_ten_and_sixty_seconds(
         one, ten, sixty = [
             await applications.worker("media-1", line=line, sub="cut") for line in (short, long, endless)
         ]
-        dying = asyncio.create_task(death(sixty))
-        await asyncio.sleep(0)
+        dying = death(sixty, 60)
         for line in (short, long, endless):
             line.freeze()
         began = time.monotonic()
@@ -387,8 +377,7 @@ async def test_a_token_that_is_revoked_ends_its_workers_within_ten_seconds(
     applications: Applications,
 ) -> None:
     worker, other = await applications.worker(jti="stolen"), await applications.worker(jti="kept")
-    dying = asyncio.create_task(death(worker, 10))
-    await asyncio.sleep(0)
+    dying = death(worker, 10)
     began = time.monotonic()
     await patch_secret(applications.system, base64.b64encode(b"stolen\n").decode())
     try:

@@ -16,6 +16,7 @@ from integration.mediasoup.rtp import (
     numbers,
     plain_sink,
     plain_source,
+    rtp_endpoints,
     send_audio,
     until,
 )
@@ -54,15 +55,8 @@ async def start() -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def open_endpoint() -> AsyncIterator[Callable[[], Awaitable[RtpEndpoint]]]:
-    endpoints: list[RtpEndpoint] = []
-
-    async def open_one() -> RtpEndpoint:
-        endpoints.append(await RtpEndpoint.open())
-        return endpoints[-1]
-
-    yield open_one
-    for endpoint in endpoints:
-        endpoint.transport.close()
+    async with rtp_endpoints() as open_one:
+        yield open_one
 
 
 OpenEndpoint = Callable[[], Awaitable[RtpEndpoint]]

@@ -19,6 +19,7 @@ from support.remote import (
     TENANT_PORTS,
     Line,
     RemoteServer,
+    death,
     environment,
     process_exists,
     remote_worker,
@@ -31,7 +32,6 @@ from mediaserver.mediasoup import (
     InvalidArgumentError,
     RequestRejectedError,
     TransportListenInfo,
-    WorkerDiedError,
     WorkerStartError,
     create_worker,
 )
@@ -49,16 +49,6 @@ AUDIO = RtpCodecCapability(mime_type="audio/opus", clock_rate=48000, channels=2)
 async def server() -> AsyncIterator[RemoteServer]:
     async with RemoteServer() as running:
         yield running
-
-
-async def died(worker: Any) -> WorkerDiedError:
-    """Why it died."""
-    told: asyncio.Future[WorkerDiedError] = asyncio.get_running_loop().create_future()
-    if worker.died:
-        raise AssertionError("it has died already")
-    worker.on_died.subscribe(lambda error: told.done() or told.set_result(error))
-    async with asyncio.timeout(15):
-        return await told
 
 
 async def test_a_worker_is_to_its_application_as_if_it_ran_here(server: RemoteServer) -> None:
@@ -149,8 +139,7 @@ async def test_no_room_is_told(server: RemoteServer) -> None:
 
 async def test_signals_go_to_the_worker_and_its_end_comes_back(server: RemoteServer) -> None:
     async with remote_worker(server.port) as worker:
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         os.kill(worker.pid, signal.SIGTERM)
         error = await dying
         assert error.exit_code == 0 or error.signal == signal.SIGTERM
@@ -158,8 +147,7 @@ async def test_signals_go_to_the_worker_and_its_end_comes_back(server: RemoteSer
 
 async def test_a_killed_worker_ends_the_application_side_by_the_same_signal(server: RemoteServer) -> None:
     async with remote_worker(server.port) as worker:
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         (tenant,) = server.tenants.workers()
         os.kill(tenant.pid, signal.SIGKILL)
         assert (await dying).signal == signal.SIGKILL
@@ -172,8 +160,7 @@ async def test_a_killed_shim_leaves_nothing_behind_after_the_resume_timeout() ->
         remote_worker(server.port) as worker,
     ):
         (tenant,) = server.tenants.workers()
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         os.kill(worker.pid, signal.SIGKILL)
         await dying
         await until(lambda: not server.tenants.workers(), "no tenant is left")
@@ -184,13 +171,11 @@ async def test_revoking_ends_workers_and_says_so(server: RemoteServer) -> None:
     by_jti = environment(server.port, token=token("1", jti="gone"))
     by_kid = environment(server.port, token=token("2", jti="stays"))
     async with remote_worker(server.port, by_jti) as one, remote_worker(server.port, by_kid) as other:
-        dying = asyncio.create_task(died(one))
-        await asyncio.sleep(0)
+        dying = death(one)
         server.tenants.set_tokens(worker_tokens(revoked=("gone",)))
         assert "its token has been revoked" in str(await dying)
         assert not other.died
-        dying = asyncio.create_task(died(other))
-        await asyncio.sleep(0)
+        dying = death(other)
         server.tenants.set_tokens(worker_tokens(kids=("1",), revoked=("gone",)))
         assert "the key '2'" in str(await dying)
 
@@ -254,8 +239,7 @@ async def test_a_line_that_stays_away_ends_the_worker_on_both_sides() -> None:
         Line(server.port) as line,
         remote_worker(line.port) as worker,
     ):
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         line.refuse(True)
         line.cut()
         assert "not reached again within 1 s" in str(await dying)
@@ -268,8 +252,7 @@ async def test_more_than_the_buffer_holds_ends_the_worker_with_that_reason() -> 
         Line(server.port) as line,
         remote_worker(line.port) as worker,
     ):
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         line.refuse(True)
         line.cut()
         await until(lambda: not server.tenants.workers()[0].attached, "the tenant is detached")
@@ -280,8 +263,7 @@ async def test_more_than_the_buffer_holds_ends_the_worker_with_that_reason() -> 
 
 async def test_a_restarted_server_says_that_the_worker_is_gone(server: RemoteServer) -> None:
     async with Line(server.port) as line, remote_worker(line.port) as worker:
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         server.tenants._tokens._instance = "instance-2"
         line.cut()
         assert "the worker is gone" in str(await dying)
@@ -291,8 +273,7 @@ async def test_the_servers_end_is_told() -> None:
     server = RemoteServer()
     await server.__aenter__()
     async with remote_worker(server.port) as worker:
-        dying = asyncio.create_task(died(worker))
-        await asyncio.sleep(0)
+        dying = death(worker)
         await server.__aexit__()
         assert "the media server stops" in str(await dying)
 
