@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from mediaserver.cascade import CascadeHost, HostedRouter
@@ -30,10 +28,10 @@ from mediaserver.control.contract import (
 from mediaserver.control.converge import Converger
 from mediaserver.mediasoup import PipeTransport, Router, Worker
 from mediaserver.pool import WorkerPool, WorkerSlot
+from mediaserver.processes import cpu_seconds
 
 DUMP_DEADLINE = 4.0
 """Seconds that the workers have to dump what they hold."""
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class TenantsView(Protocol):
@@ -215,14 +213,3 @@ def router_load(hosted: HostedRouter) -> RouterLoad:
 def local_participants(hosted: HostedRouter) -> int:
     """Participants attached to this router, of all that its session has."""
     return sum(info.router == hosted.entry.name for info in hosted.participants.values())
-
-
-def cpu_seconds(pid: int) -> float | None:
-    """CPU time that a process has used, from /proc (proc(5)); None when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The second field is the program's name in parentheses, which may hold blanks and parentheses itself.
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / _TICKS

@@ -183,12 +183,3 @@ async def wait_exit(process: TenantProcess) -> tuple[int, int]:
     if status.signal is not None:
         return 1, status.signal
     return 0, shim.EXIT_UNAVAILABLE if status.code is None else status.code
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory of a process, from /proc (proc(5)); 0 when it is gone."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except OSError:
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

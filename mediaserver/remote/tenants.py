@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -16,9 +16,9 @@ import structlog
 
 from mediaserver import shim
 from mediaserver.control.contract import TenantLoad, TenantWorker, WorkerTokens
-from mediaserver.control.reporting import cpu_seconds
+from mediaserver.processes import cpu_seconds, resident_bytes
 from mediaserver.remote.errors import CannotStart, Refused
-from mediaserver.remote.process import DtlsFiles, resident_bytes, spawn, worker_arguments
+from mediaserver.remote.process import DtlsFiles, spawn, worker_arguments
 from mediaserver.remote.settings import TenantSettings
 from mediaserver.remote.tap import ChannelTap
 from mediaserver.remote.tenant import Tenant
@@ -65,7 +65,7 @@ class _Cpu:
 class _Registered:
     tenant: Tenant
     use: TokenUse
-    cpu: _Cpu = field(default_factory=lambda: _Cpu(0.0, 0.0))
+    cpu: _Cpu
 
 
 class Tenants:
