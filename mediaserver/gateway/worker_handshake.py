@@ -10,7 +10,7 @@ from aiohttp import HttpVersion11, web
 
 from mediaserver import shim
 from mediaserver.gateway.errors import Refused
-from mediaserver.wire.upgrade import handshake_problem
+from mediaserver.wire.upgrade import bearer, handshake_problem
 
 KEY_HEADER = "Sec-WebSocket-Key"
 AUTHORIZATION = "Authorization"
@@ -76,7 +76,7 @@ def read(request: web.Request) -> Handshake:
     if len(zone) > _MAX_ZONE:
         raise _malformed(f"{shim.ZONE_HEADER} has more than {_MAX_ZONE} characters: check MAFALDA_ZONE")
     return Handshake(
-        token=_token(authorization),
+        token=bearer(authorization),
         ticket=ticket,
         version=version,
         zone=zone,
@@ -101,11 +101,6 @@ def _check_protocol(given: str) -> None:
             f"{shim.PROTOCOL_HEADER}: the dial has {has}, this gateway speaks {shim.PROTOCOL}: "
             "take mafalda-worker and the gateway from the same release"
         )
-
-
-def _token(authorization: str) -> str:
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _value(request: web.Request, name: str) -> str:

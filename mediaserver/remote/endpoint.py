@@ -16,7 +16,7 @@ from mediaserver.remote.errors import CannotStart, Refused
 from mediaserver.remote.tenant import Tenant
 from mediaserver.remote.tenants import Admission, Tenants, parse_hello
 from mediaserver.remote.tunnel import Tunnel
-from mediaserver.wire.upgrade import give_back, handshake_problem, switching_protocols, take_over
+from mediaserver.wire.upgrade import bearer, give_back, handshake_problem, switching_protocols, take_over
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,10 @@ class WorkerEndpoint:
         ticket = headers.get(shim.TICKET_HEADER)
         if ticket is not None:
             return partial(self._resume, tenants.find(ticket))
-        application = tenants.verify(bearer(headers.get("Authorization", "")))
+        token = bearer(headers.get("Authorization", ""))
+        if not token:
+            raise Refused(401, "there is no token: the header Authorization must be Bearer TOKEN")
+        application = tenants.verify(token)
         asked = headers.get(shim.VERSION_HEADER, "")
         admission = held.enter_context(tenants.admit(application, asked))
         return partial(self._start, tenants, admission, held)
@@ -122,14 +125,6 @@ class WorkerEndpoint:
         if not isinstance(received, int) or received < 0:
             raise shim.TunnelError("a hello that does not say what was received")
         tenant.attach(tunnel, received)
-
-
-def bearer(authorization: str) -> str:
-    """The token of an Authorization header (RFC 6750 section 2.1). Raises Refused."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Refused(401, "there is no token: the header Authorization must be Bearer TOKEN")
-    return token.strip()
 
 
 def _refusal(refused: Refused) -> web.Response:

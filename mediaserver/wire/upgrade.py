@@ -32,6 +32,12 @@ def handshake_problem(request: web.Request) -> str | None:
     return None if len(key) == 16 else "it is no WebSocket handshake: Sec-WebSocket-Key must be 16 bytes"
 
 
+def bearer(authorization: str) -> str:
+    """The token of an Authorization header (RFC 6750 section 2.1); empty when there is none."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 def switching_protocols(request: web.Request) -> bytes:
     """The head that accepts a WebSocket handshake."""
     key = request.headers["Sec-WebSocket-Key"].strip().encode()
