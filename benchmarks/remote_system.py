@@ -176,18 +176,21 @@ def _start(
     say: Callable[[str], None],
 ) -> Stack:
     """Finding ports and binding them are two steps: when somebody came in between, others are tried."""
-    attempts = range(PORT_ATTEMPTS)
-    for attempt in attempts:
-        picker = PortPicker(host=HOST, avoid=list(avoid))
-        made = tuple(servers(picker))
-        layout = Layout(picker.port(), picker.port(), picker.port(), servers=made)
+    for _ in range(PORT_ATTEMPTS - 1):
+        layout = _layout(servers, avoid)
         try:
             return Stack.start(directory, layout, crds=ROOT / "crds", say=say)
         except StartFailedError:
-            if attempt == attempts[-1] or layout.is_free():
+            if layout.is_free():
                 raise
             say("a port was taken in between; others are tried")
-    raise SystemFailed("no attempt was made")
+    return Stack.start(directory, _layout(servers, avoid), crds=ROOT / "crds", say=say)
+
+
+def _layout(servers: Callable[[PortPicker], Sequence[ServerLayout]], avoid: Sequence[int]) -> Layout:
+    picker = PortPicker(host=HOST, avoid=list(avoid))
+    made = tuple(servers(picker))
+    return Layout(picker.port(), picker.port(), picker.port(), servers=made)
 
 
 def _manifest(layout: Layout) -> str:
