@@ -115,6 +115,8 @@ class ServerHello(WireStruct, frozen=True):
     nonce: str
     proof: str
     zone: str = ""
+    sends_away: bool = False
+    """It does as ``RouterEntry.leaving`` says; older servers don't know it."""
     tenants: TenantOffer | None = None
     """None: it runs no workers for applications."""
 
@@ -166,6 +168,8 @@ class RouterEntry(WireStruct, frozen=True, tag="router"):
     worker_slot: int
     media_codecs: list[dict[str, Any]]
     """RtpCodecCapability objects as mediasoup takes them, the same for every router of the session."""
+    leaving: bool = False
+    """The session has a ready router elsewhere: its participants here are asked to attach there."""
 
 
 class LinkEntry(WireStruct, frozen=True, tag="link"):
@@ -203,6 +207,8 @@ def worker_key(slot: int) -> str:
     return f"worker/{slot}"
 
 
+LEAVING_KEY = "leaving"
+
 SETTINGS_KEY = "settings"
 
 
@@ -232,6 +238,8 @@ class RouterState(WireStruct, frozen=True, tag="router"):
     """mediasoup's router id, once it exists."""
     reason: str = ""
     message: str = ""
+    leaving: bool = False
+    """Its participants are being sent elsewhere: no new ones come here while another router is ready."""
 
 
 class LinkState(WireStruct, frozen=True, tag="link"):
@@ -246,7 +254,16 @@ class LinkState(WireStruct, frozen=True, tag="link"):
     message: str = ""
 
 
-ReportedEntry = WorkerState | RouterState | LinkState
+class LeavingState(WireStruct, frozen=True, tag="leaving"):
+    """The server was told to end and does so once it is empty. Key: ``leaving``; absent otherwise."""
+
+    reason: str
+    """For people, such as `SIGTERM`."""
+    deadline: float
+    """Seconds from its beginning after which it ends in any case."""
+
+
+ReportedEntry = WorkerState | RouterState | LinkState | LeavingState
 
 
 class Report(WireStruct, frozen=True):

@@ -23,7 +23,15 @@ from mafalda_operator.model.policies import (
     NamespacePolicy,
     Requirement,
 )
-from mafalda_operator.model.resources import MediaCluster, MediaRouter, MediaServer, MediaSession
+from mafalda_operator.model.resources import (
+    ADDRESS_INTERNAL,
+    DesiredState,
+    DrainStatus,
+    MediaCluster,
+    MediaRouter,
+    MediaServer,
+    MediaSession,
+)
 from mafalda_operator.model.snapshot import EVERYTHING, NOTHING, Inventory, Scope, Snapshot
 from mafalda_operator.model.views import (
     ConnectionProblem,
@@ -35,6 +43,7 @@ from mafalda_operator.model.views import (
 )
 
 __all__ = [
+    "ADDRESS_INTERNAL",
     "ANNOTATION_GENERATION",
     "ANNOTATION_INDEX",
     "API_VERSION",
@@ -50,6 +59,8 @@ __all__ = [
     "Condition",
     "ConditionStatus",
     "ConnectionProblem",
+    "DesiredState",
+    "DrainStatus",
     "Inventory",
     "KeySecret",
     "KeySet",

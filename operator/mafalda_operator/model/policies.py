@@ -17,6 +17,9 @@ DEFAULT_PRUNE_DELAY = 10.0
 DEFAULT_SILENCE_TIMEOUT = 3.0
 """Seconds of silence after which a server counts as lost, when `recovery.silenceTimeout` is absent."""
 
+DEFAULT_DRAIN_TIMEOUT = 900.0
+"""Seconds that a draining server's participants have, when `drain.timeout` is absent."""
+
 DEFAULT_KEY_SET = "default"
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
 from mafalda_operator.model.conditions import Condition, stored_conditions
 from mafalda_operator.model.fields import EMPTY, Problem, Raw, Reader
 from mafalda_operator.model.keys import ANNOTATION_GENERATION, ANNOTATION_INDEX, ObjectKey
 from mafalda_operator.model.policies import (
+    DEFAULT_DRAIN_TIMEOUT,
     DEFAULT_SILENCE_TIMEOUT,
     Codec,
     KeySet,
@@ -46,6 +47,8 @@ class MediaCluster(Resource):
     media_codecs: tuple[Codec, ...] | None = None
     links: LinkPolicy = field(default_factory=LinkPolicy)
     silence_timeout: float = DEFAULT_SILENCE_TIMEOUT
+    drain_timeout: float = DEFAULT_DRAIN_TIMEOUT
+    """Seconds that participants of a draining server have, from its beginning; 0: none."""
     allowed: NamespacePolicy = field(default_factory=NamespacePolicy)
     key_sets: tuple[KeySet, ...] = ()
 
@@ -55,16 +58,25 @@ class MediaCluster(Resource):
         common = _common(obj, problems)
         spec = Reader(obj.get("spec"), "spec", problems)
         silence = spec.child("recovery").seconds("silenceTimeout")
+        drain = spec.child("drain").seconds("timeout")
         return cls(
             **common,
             public_url=spec.text("publicURL"),
             media_codecs=read_codecs(spec.items("mediaCodecs")) or None,
             links=LinkPolicy.read(spec.child("links")),
             silence_timeout=DEFAULT_SILENCE_TIMEOUT if silence is None else silence,
+            drain_timeout=DEFAULT_DRAIN_TIMEOUT if drain is None else drain,
             allowed=NamespacePolicy.read(spec.child("allowedSessions").child("namespaces")),
             key_sets=read_key_sets(spec.child("tokens"), common["key"].name),
             problems=tuple(problems),
         )
+
+
+DesiredState = Literal["Active", "Cordoned", "Drained"]
+"""What a user wishes of a server."""
+
+ADDRESS_INTERNAL = "Internal"
+"""Type of the status.addresses item that says where a server without an endpoint is dialled: HOST:PORT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +84,32 @@ class MediaServer(Resource):
     cluster: ObjectKey
     """Of the server's own namespace."""
     address: str
-    """HOST:PORT of the internal listener."""
+    """HOST:PORT of the internal listener: spec.endpoint.address, else that of its pod as status.addresses has
+    it; empty while that is not known."""
     zone: str = ""
+    desired_state: DesiredState = "Active"
+    tls_name: str = ""
+    """spec.endpoint.serverName; empty: the name that media servers of its cluster have."""
+
+    @property
+    def drain_status(self) -> DrainStatus | None:
+        """The drain that status tells of."""
+        return DrainStatus.parse(self.status.get("drain"))
 
     @classmethod
     def parse(cls, obj: Raw) -> MediaServer:
         problems: list[Problem] = []
         common = _common(obj, problems)
         spec = Reader(obj.get("spec"), "spec", problems)
+        endpoint = spec.child("endpoint")
+        state = spec.choice("desiredState", ("Active", "Cordoned", "Drained"), "Active")
         return cls(
             **common,
             cluster=ObjectKey(common["key"].namespace, spec.child("clusterRef").text("name") or ""),
-            address=spec.child("endpoint").text("address") or "",
+            address=endpoint.text("address") or _internal_address(common["status"]),
             zone=spec.text("zone") or "",
+            desired_state=cast(DesiredState, state),
+            tls_name=endpoint.text("serverName") or "",
             problems=tuple(problems),
         )
 
@@ -149,6 +174,31 @@ class MediaRouter(Resource):
             replaced=_whole_number(annotations.text(ANNOTATION_GENERATION)),
             problems=tuple(problems),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStatus:
+    """status.drain of a MediaServer: what a new leader goes on with. Times are RFC 3339."""
+
+    reason: str
+    start_time: str
+    deadline: str = ""
+
+    @classmethod
+    def parse(cls, stored: object) -> DrainStatus | None:
+        """None when there is none, or it can't be read."""
+        reader = Reader(stored if isinstance(stored, Mapping) else None, "status.drain", [])
+        reason, start = reader.text("reason"), reader.text("startTime")
+        if reason is None or start is None:
+            return None
+        return cls(reason, start, reader.text("deadline") or "")
+
+
+def _internal_address(status: Raw) -> str:
+    for item in Reader(status, "status", []).items("addresses"):
+        if item.text("type") == ADDRESS_INTERNAL:
+            return item.text("address") or ""
+    return ""
 
 
 def _common(obj: Raw, problems: list[Problem]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from mafalda_operator.model.keys import ObjectKey
 from mediaserver.control.contract import (
+    LEAVING_KEY,
+    LeavingState,
     LinkState,
     Load,
     PeerAge,
@@ -41,6 +43,8 @@ class Reported:
         self.routers: dict[str, RouterState] = {}
         self.links: dict[str, LinkState] = {}
         self.routers_by_session: dict[str, dict[str, RouterState]] = {}
+        self.leaving: LeavingState | None = None
+        """The server was told to end, and says so."""
         self._slots: dict[str, int] = {}
 
     def put(self, key: str, entry: ReportedEntry) -> None:
@@ -52,6 +56,8 @@ class Reported:
         elif isinstance(entry, RouterState):
             self.routers[key] = entry
             self.routers_by_session.setdefault(entry.session_uid, {})[key] = entry
+        elif isinstance(entry, LeavingState):
+            self.leaving = entry
         else:
             self.links[key] = entry
 
@@ -59,6 +65,8 @@ class Reported:
         slot = self._slots.pop(key, None)
         if slot is not None:
             self.workers.pop(slot, None)
+        if key == LEAVING_KEY:
+            self.leaving = None
         self.links.pop(key, None)
         router = self.routers.pop(key, None)
         if router is not None:
@@ -71,6 +79,7 @@ class Reported:
         """Hold exactly these entries."""
         for held in (self.workers, self.routers, self.links, self.routers_by_session, self._slots):
             held.clear()
+        self.leaving = None
         for key, entry in entries.items():
             self.put(key, entry)
 

@@ -25,6 +25,12 @@ class ServerFacts:
     report_received: bool = False
     zone: str = ""
 
+    leaving: str = ""
+    """Why it is being drained; `Cordoned`; empty: neither."""
+    expired: bool = False
+    """The deadline of its drain has passed."""
+    drained: bool = False
+
 
 PLENTY = 8
 
@@ -36,6 +42,14 @@ class Reservation:
     server: ObjectKey
     ports: int
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStart:
+    """When a server's drain began: on the wall (RFC 3339), and in monotonic seconds."""
+
+    time: str
+    started: float
 
 
 Link = tuple[str, str]
@@ -63,6 +77,8 @@ class Memory:
     """Sessions that lack a place, and their clusters: planned again whenever one of its servers changes."""
     links_down: Mapping[ObjectKey, frozenset[Link]] = field(default_factory=dict)
     """By session, links whose loss has been told."""
+    drains: Mapping[ObjectKey, DrainStart] = field(default_factory=dict)
+    """Of the servers that are being drained."""
     reservations: tuple[Reservation, ...] = ()
     retries: Mapping[ObjectKey, float] = field(default_factory=dict)
     """Sessions to be planned at a time, with or without a change."""
