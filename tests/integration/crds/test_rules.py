@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mafalda_operator.cli.local.errors import KubectlFailedError
 
 SERVER: dict[str, Any] = {"clusterRef": {"name": "main"}, "endpoint": {"address": "media1.example.com:4000"}}
 SESSION: dict[str, Any] = {"clusterRef": {"name": "main", "namespace": "media"}}
@@ -39,6 +40,66 @@ ACCEPTED: list[tuple[str, str, dict[str, Any]]] = [
                 ]
             },
         },
+    ),
+    (
+        "MediaCluster",
+        "pods",
+        {
+            "replicas": 3,
+            "image": "registry.example.com:5000/mafalda/mafalda-operator:1.0.0",
+            "workersPerServer": 4,
+            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": 4}},
+            "template": {
+                "metadata": {"labels": {"team": "media"}, "annotations": {"example.com/note": "any text"}},
+                "spec": {
+                    "nodeSelector": {"pool": "media"},
+                    "tolerations": [{"key": "media", "operator": "Exists"}, {"operator": "Exists"}],
+                    "affinity": {
+                        "nodeAffinity": {
+                            "requiredDuringSchedulingIgnoredDuringExecution": {
+                                "nodeSelectorTerms": [
+                                    {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a"]}]}
+                                ]
+                            }
+                        }
+                    },
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "topology.kubernetes.io/zone",
+                            "whenUnsatisfiable": "DoNotSchedule",
+                            "labelSelector": {"matchLabels": {"team": "media"}},
+                        }
+                    ],
+                    "priorityClassName": "high",
+                    "imagePullSecrets": [{"name": "registry"}],
+                },
+            },
+            "network": {
+                "type": "HostNetwork",
+                "ipFamilies": ["IPv4", "IPv6"],
+                "clientPorts": {"port": 11000, "endPort": 11003},
+                "pipePorts": {"port": 12000, "endPort": 12999},
+                "announce": [{"type": "NodeExternalIP"}, {"type": "NodeInternalIP"}],
+            },
+            "drain": {"timeout": "0s"},
+            "update": {"type": "OnDelete", "maxSurge": 0, "maxUnavailable": 2},
+            "tls": {"secretRef": {"name": "given"}},
+        },
+    ),
+    (
+        "MediaCluster",
+        "in-pods",
+        {
+            "replicas": 2,
+            "network": {"type": "Pod", "announce": [{"type": "LoadBalancer"}, {"type": "PodIP"}]},
+            "update": {"maxSurge": 1, "maxUnavailable": 0},
+        },
+    ),
+    (
+        "MediaCluster",
+        "one-address",
+        {"replicas": 1, "network": {"announce": [{"type": "Address", "address": "203.0.113.7"}]}},
     ),
     ("MediaServer", "media1.example.com", SERVER),
     ("MediaServer", "six", {**SERVER, "endpoint": {"address": "[2001:db8::1]:4000"}, "zone": "a"}),
@@ -105,6 +166,127 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         {"tokens": {"keySets": [{"name": "one", "secretRef": {"name": "a"}}] * 2}},
         "Duplicate value",
     ),
+    ("MediaCluster", "c", {"replicas": -1}, "greater than or equal to 0"),
+    ("MediaCluster", "c", {"replicas": 1001}, "less than or equal to 1000"),
+    ("MediaCluster", "c", {"image": "two words"}, "without blanks"),
+    ("MediaCluster", "c", {"workersPerServer": 0}, "greater than or equal to 1"),
+    ("MediaCluster", "c", {"workersPerServer": 129}, "one port for each worker"),
+    (
+        "MediaCluster",
+        "c",
+        {"workersPerServer": 3, "network": {"clientPorts": {"port": 10000, "endPort": 10001}}},
+        "one port for each worker",
+    ),
+    ("MediaCluster", "c", {"resources": {"limits": {"cpu": "four"}}}, "should match"),
+    (
+        "MediaCluster",
+        "c",
+        {"template": {"metadata": {"labels": {"mafalda.io/cluster": "other"}}}},
+        "are set by the operator",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"template": {"metadata": {"annotations": {"mafalda.io/x": "y"}}}},
+        "are set by the operator",
+    ),
+    ("MediaCluster", "c", {"template": {"spec": {"hostNetwork": True}}}, "unknown field"),
+    ("MediaCluster", "c", {"template": {"spec": {"affinity": {"podAfinity": {}}}}}, "unknown field"),
+    (
+        "MediaCluster",
+        "c",
+        {"template": {"spec": {"tolerations": [{"effect": "NoSchedule"}]}}},
+        "needs operator: Exists",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"template": {"spec": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}}},
+        "takes no value",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"clientPorts": {"port": 30000, "endPort": 40000}}},
+        "less than or equal to 32767",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"clientPorts": {"port": 11000, "endPort": 10999}}},
+        "endPort must not be below port",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"clientPorts": {"port": 4002, "endPort": 4100}}},
+        "4000, 4001 and 4002 are the media server's own",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"pipePorts": {"port": 3000, "endPort": 5000}}},
+        "4000, 4001 and 4002 are the media server's own",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"clientPorts": {"port": 20500, "endPort": 20600}}},
+        "clientPorts and pipePorts overlap",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"pipePorts": {"port": 10127, "endPort": 10999}}},
+        "clientPorts and pipePorts overlap",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"announce": [{"type": "Address"}]}},
+        "address goes with type: Address",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"announce": [{"type": "PodIP", "address": "203.0.113.7"}]}},
+        "address goes with type: Address",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"announce": [{"type": "Address", "address": "203.0.113.7:10000"}]}},
+        "without port or brackets",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"replicas": 2, "network": {"announce": [{"type": "Address", "address": "203.0.113.7"}]}},
+        "replicas must be 0 or 1",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"type": "Pod", "announce": [{"type": "NodeExternalIP"}]}},
+        "go with type: HostNetwork",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"announce": [{"type": "LoadBalancer"}]}},
+        "LoadBalancer goes with type: Pod",
+    ),
+    ("MediaCluster", "c", {"network": {"ipFamilies": ["IPv4", "IPv4"]}}, "Duplicate value"),
+    ("MediaCluster", "c", {"drain": {"timeout": "25h"}}, "from 0s to 24h"),
+    ("MediaCluster", "c", {"update": {"maxSurge": 1}}, "maxSurge must be 0 or absent"),
+    ("MediaCluster", "c", {"update": {"maxUnavailable": 0}}, "maxUnavailable must be 1 or more"),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"type": "Pod"}, "update": {"maxSurge": 0, "maxUnavailable": 0}},
+        "can't both be 0",
+    ),
+    ("MediaCluster", "c", {"tls": {"secretRef": {}}}, "name"),
     ("MediaServer", "s" * 64, SERVER, "at most 63 characters"),
     ("MediaServer", "s", {"clusterRef": {"name": "main"}}, "endpoint"),
     ("MediaServer", "s", {**SERVER, "endpoint": {"address": "media1.example.com"}}, "must be HOST:PORT"),
@@ -226,11 +408,29 @@ def test_no_tuning_is_stored_for_the_user(api: Any) -> None:
             "recovery": {},
             "allowedSessions": {"namespaces": {}},
             "tokens": {"keySets": [key_set]},
+            "network": {},
+            "drain": {},
+            "update": {},
         },
     )
     assert stored["spec"] == {
+        "replicas": 0,
+        "network": {"type": "HostNetwork"},
+        "drain": {},
+        "update": {"type": "RollingDrain"},
         "links": {},
         "recovery": {},
         "allowedSessions": {"namespaces": {"from": "Same"}},
         "tokens": {"keySets": [key_set]},
     }
+
+
+def test_scaling_goes_by_the_subresource_and_by_the_rules(api: Any) -> None:
+    api.apply("MediaCluster", "scaled", {"replicas": 1})
+    api.kubectl("scale", "mediacluster", "scaled", "--replicas=4")
+    assert api.kubectl("get", "mfc", "scaled", "-o", "jsonpath={.spec.replicas}") == "4"
+    one = {"replicas": 1, "network": {"announce": [{"type": "Address", "address": "203.0.113.7"}]}}
+    api.apply("MediaCluster", "single", one)
+    with pytest.raises(KubectlFailedError) as caught:
+        api.kubectl("scale", "mediacluster", "single", "--replicas=2")
+    assert "replicas must be 0 or 1" in caught.value.stderr

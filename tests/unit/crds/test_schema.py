@@ -12,8 +12,14 @@ import yaml
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / "crds").glob("*.yaml"))
 SHORT_NAMES = {"MediaCluster": "mfc", "MediaServer": "mfsrv", "MediaSession": "mfs", "MediaRouter": "mfr"}
-BEHAVIOUR = {"from"}
+BEHAVIOUR = {"from", "type", "replicas"}
 """Fields that select behaviour may have a schema default; tuning may not, for a stored default freezes."""
+
+SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,7 +62,10 @@ def test_names_and_subresources(definition: dict[str, Any]) -> None:
     assert spec["names"]["categories"] == ["mafalda"]
     version = spec["versions"][0]
     assert version["name"] == "v1alpha1"
-    assert version["subresources"] == {"status": {}}
+    subresources = {"status": {}}
+    if spec["names"]["kind"] == "MediaCluster":
+        subresources["scale"] = SCALE
+    assert version["subresources"] == subresources
     assert version["additionalPrinterColumns"][-1]["name"] == "Age"
 
 
