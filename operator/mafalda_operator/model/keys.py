@@ -18,8 +18,16 @@ PLURALS: dict[Kind, str] = {
 }
 
 LABEL_CLUSTER = f"{GROUP}/cluster"
+LABEL_REVISION = f"{GROUP}/revision"
+LABEL_ROLE = f"{GROUP}/role"
 LABEL_SERVER = f"{GROUP}/server"
 LABEL_SESSION = f"{GROUP}/session"
+
+ROLE_MEDIA_SERVER = "media-server"
+"""Value of ``LABEL_ROLE`` on a media server's pod and on its MediaServer."""
+
+DRAIN_FINALIZER = f"{GROUP}/drain"
+"""On MediaClusters that have pods: their deletion waits until the pods are drained and gone."""
 
 ANNOTATION_INDEX = f"{GROUP}/index"
 """Which of the session's routers this one is, counted from 0; set by the operator on those that it makes."""

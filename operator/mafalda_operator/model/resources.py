@@ -12,7 +12,8 @@ from typing import Any, Literal, cast
 
 from mafalda_operator.model.conditions import Condition, stored_conditions
 from mafalda_operator.model.fields import EMPTY, Problem, Raw, Reader
-from mafalda_operator.model.keys import ANNOTATION_GENERATION, ANNOTATION_INDEX, ObjectKey
+from mafalda_operator.model.keys import ANNOTATION_GENERATION, ANNOTATION_INDEX, DRAIN_FINALIZER, ObjectKey
+from mafalda_operator.model.pods import controller_uid
 from mafalda_operator.model.policies import (
     DEFAULT_DRAIN_TIMEOUT,
     DEFAULT_SILENCE_TIMEOUT,
@@ -23,6 +24,7 @@ from mafalda_operator.model.policies import (
     read_codecs,
     read_key_sets,
 )
+from mafalda_operator.model.template import Network, PodTemplate, Resources, UpdatePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,23 @@ class MediaCluster(Resource):
     """Seconds that participants of a draining server have, from its beginning; 0: none."""
     allowed: NamespacePolicy = field(default_factory=NamespacePolicy)
     key_sets: tuple[KeySet, ...] = ()
+    replicas: int = 0
+    """Pods that the operator runs."""
+    image: str | None = None
+    workers_per_server: int | None = None
+    resources: Resources = field(default_factory=Resources)
+    template: PodTemplate = field(default_factory=PodTemplate)
+    network: Network = field(default_factory=Network)
+    update: UpdatePolicy = field(default_factory=UpdatePolicy)
+    given_tls_secret: str | None = None
+    """Name of the Secret in spec.tls.secretRef; None: the operator makes ``tls_secret``."""
+    drain_finalizer: bool = False
+    """Whether the object carries ``DRAIN_FINALIZER``."""
+
+    @property
+    def tls_secret(self) -> str:
+        """Name of the Secret with the pods' certificate."""
+        return self.given_tls_secret or f"{self.key.name}-tls"
 
     @classmethod
     def parse(cls, obj: Raw) -> MediaCluster:
@@ -59,6 +78,8 @@ class MediaCluster(Resource):
         spec = Reader(obj.get("spec"), "spec", problems)
         silence = spec.child("recovery").seconds("silenceTimeout")
         drain = spec.child("drain").seconds("timeout")
+        network = Network.read(spec.child("network"))
+        finalizers = Reader(obj.get("metadata"), "metadata", []).strings("finalizers")
         return cls(
             **common,
             public_url=spec.text("publicURL"),
@@ -68,6 +89,15 @@ class MediaCluster(Resource):
             drain_timeout=DEFAULT_DRAIN_TIMEOUT if drain is None else drain,
             allowed=NamespacePolicy.read(spec.child("allowedSessions").child("namespaces")),
             key_sets=read_key_sets(spec.child("tokens"), common["key"].name),
+            replicas=max(0, spec.integer("replicas") or 0),
+            image=spec.text("image"),
+            workers_per_server=spec.integer("workersPerServer"),
+            resources=Resources.read(spec.child("resources")),
+            template=PodTemplate.read(spec.child("template")),
+            network=network,
+            update=UpdatePolicy.read(spec.child("update"), network.type),
+            given_tls_secret=spec.child("tls").child("secretRef").text("name"),
+            drain_finalizer=DRAIN_FINALIZER in finalizers,
             problems=tuple(problems),
         )
 
@@ -91,6 +121,9 @@ class MediaServer(Resource):
     tls_name: str = ""
     """spec.endpoint.serverName; empty: the name that media servers of its cluster have."""
 
+    pod_uid: str = ""
+    """UID of the pod that it stands for; empty: a host given by address."""
+
     @property
     def drain_status(self) -> DrainStatus | None:
         """The drain that status tells of."""
@@ -110,6 +143,7 @@ class MediaServer(Resource):
             zone=spec.text("zone") or "",
             desired_state=cast(DesiredState, state),
             tls_name=endpoint.text("serverName") or "",
+            pod_uid=controller_uid(Reader(obj.get("metadata"), "metadata", []), "Pod"),
             problems=tuple(problems),
         )
 
@@ -169,7 +203,7 @@ class MediaRouter(Resource):
             server_name=spec.text("serverName"),
             worker_slot=spec.integer("workerSlot"),
             zone=spec.text("zone") or "",
-            owner_uid=_controlling_session(metadata),
+            owner_uid=controller_uid(metadata, "MediaSession") or None,
             index=_whole_number(annotations.text(ANNOTATION_INDEX)),
             replaced=_whole_number(annotations.text(ANNOTATION_GENERATION)),
             problems=tuple(problems),
@@ -212,13 +246,6 @@ def _common(obj: Raw, problems: list[Problem]) -> dict[str, Any]:
         "created": metadata.text("creationTimestamp") or "",
         "status": status if isinstance(status, Mapping) else EMPTY,
     }
-
-
-def _controlling_session(metadata: Reader) -> str | None:
-    for owner in metadata.items("ownerReferences"):
-        if owner.text("kind") == "MediaSession" and owner.boolean("controller"):
-            return owner.text("uid")
-    return None
 
 
 def _whole_number(text: str | None) -> int | None:

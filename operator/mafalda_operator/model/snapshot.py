@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 
 from mafalda_operator.model.keys import Kind, ObjectKey
+from mafalda_operator.model.pods import NodeView, ObjectRef, OwnedObject, PodView
 from mafalda_operator.model.resources import MediaCluster, MediaRouter, MediaServer, MediaSession
 from mafalda_operator.model.views import KeySecret, NamespaceInfo, Refusal, ServerView
 from mediaserver.control.contract import LinkState, ReportedEntry, RouterState
@@ -74,6 +75,19 @@ class Snapshot:
     slot_routers: Mapping[ObjectKey, Mapping[int, int]] = field(default_factory=dict)
     """Routers bound to each worker slot of each server."""
 
+    pods: Mapping[ObjectKey, PodView] = field(default_factory=dict)
+    """Media server pods; a pod and its MediaServer have the same key."""
+    pods_by_cluster: Mapping[ObjectKey, Collection[ObjectKey]] = field(default_factory=dict)
+    nodes: Mapping[str, NodeView] = field(default_factory=dict)
+    """Empty while no cluster wants pods."""
+    owned: Mapping[ObjectRef, OwnedObject] = field(default_factory=dict)
+    """ConfigMaps, Services and PodDisruptionBudgets with a cluster's label."""
+    followed: Mapping[str, str] = field(default_factory=dict)
+    """Namespaces whose pods and owned objects are followed: empty text when all of them (and the nodes) are
+    known, else what keeps the operator from knowing them. Nothing is made or deleted before."""
+    object_refusals: Mapping[ObjectRef, Refusal] = field(default_factory=dict)
+    """Pods, MediaServers and owned objects that the API server would not make."""
+
     def server_of(self, router: MediaRouter) -> ObjectKey | None:
         """The MediaServer that a router is bound to; None when unbound or when its session is gone."""
         session = self.sessions.get(router.session)
@@ -96,6 +110,12 @@ class Inventory:
         self.namespaces: dict[str, NamespaceInfo] = {}
         self.token_keys: dict[ObjectKey, Mapping[str, KeySecret]] = {}
         self.refusals: dict[ObjectKey, Refusal] = {}
+        self.pods: dict[ObjectKey, PodView] = {}
+        self.nodes: dict[str, NodeView] = {}
+        self.owned: dict[ObjectRef, OwnedObject] = {}
+        self.followed: dict[str, str] = {}
+        self.object_refusals: dict[ObjectRef, Refusal] = {}
+        self._pods_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
         self._session_by_uid: dict[str, ObjectKey] = {}
         self._sessions_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
         self._servers_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
@@ -161,9 +181,72 @@ class Inventory:
         self.refusals[router] = refusal
 
     def forget_refusals(self, now: float) -> None:
-        """Drop those whose time to retry has come and gone by a minute, so that the map stays small."""
+        """Drop those whose time to retry has come and gone by a minute, so that the maps stay small."""
         for key in [key for key, refusal in self.refusals.items() if refusal.retry_at + 60 < now]:
             del self.refusals[key]
+        for ref in [ref for ref, refusal in self.object_refusals.items() if refusal.retry_at + 60 < now]:
+            del self.object_refusals[ref]
+
+    # -- pods, nodes and owned objects ------------------------------------------------------------------
+
+    def put_pod(self, pod: PodView) -> Scope:
+        old = self.pods.get(pod.key)
+        if old == pod:
+            return NOTHING
+        self.pods[pod.key] = pod
+        if old is not None and old.cluster != pod.cluster:
+            _unindex(self._pods_by_cluster, old.cluster, pod.key)
+        self._pods_by_cluster.setdefault(pod.cluster, {})[pod.key] = None
+        return Scope(servers=frozenset({pod.key}), clusters=frozenset({pod.cluster}))
+
+    def remove_pod(self, key: ObjectKey) -> Scope:
+        pod = self.pods.pop(key, None)
+        if pod is None:
+            return NOTHING
+        _unindex(self._pods_by_cluster, pod.cluster, key)
+        return Scope(servers=frozenset({key}), clusters=frozenset({pod.cluster}))
+
+    def put_node(self, name: str, node: NodeView | None) -> Scope:
+        """Set or (None) remove a node: all clusters that have pods, or want some, are concerned."""
+        if self.nodes.get(name) == node:
+            return NOTHING
+        if node is None:
+            del self.nodes[name]
+        else:
+            self.nodes[name] = node
+        return Scope(clusters=frozenset(key for key in self.clusters if self.wants_pods(key)))
+
+    def put_owned(self, ref: ObjectRef, owned: OwnedObject | None) -> Scope:
+        """Set or (None) remove an object that carries a cluster's label."""
+        old = self.owned.get(ref)
+        if old == owned:
+            return NOTHING
+        if owned is None:
+            del self.owned[ref]
+        else:
+            self.owned[ref] = owned
+        return Scope(clusters=frozenset(one.cluster for one in (old, owned) if one is not None))
+
+    def put_followed(self, namespace: str, problem: str | None) -> Scope:
+        """Whether the pods of a namespace are known (empty text), or why not; None: nobody wants them."""
+        if self.followed.get(namespace) == problem:
+            return NOTHING
+        if problem is None:
+            del self.followed[namespace]
+        else:
+            self.followed[namespace] = problem
+        return Scope(clusters=frozenset(key for key in self.clusters if key.namespace == namespace))
+
+    def put_object_refusal(self, ref: ObjectRef, refusal: Refusal) -> None:
+        """Remember that the API server would not make this object. The planner's wake-up retries it."""
+        self.object_refusals[ref] = refusal
+
+    def wants_pods(self, cluster: ObjectKey) -> bool:
+        """Whether a cluster has pods, wants some, or is to be let go once it has none."""
+        held = self.clusters.get(cluster)
+        if held is None:
+            return False
+        return held.replicas > 0 or held.drain_finalizer or cluster in self._pods_by_cluster
 
     def session_of(self, namespace: str, entry: ReportedEntry) -> ObjectKey | None:
         """The session that a reported router or link belongs to: what to plan when the report changes."""
@@ -201,6 +284,12 @@ class Inventory:
             routers_by_session=self._routers_by_session,
             routers_by_server=self._routers_by_server,
             slot_routers=self._slot_routers,
+            pods=self.pods,
+            pods_by_cluster=self._pods_by_cluster,
+            nodes=self.nodes,
+            owned=self.owned,
+            followed=self.followed,
+            object_refusals=self.object_refusals,
         )
 
     # -- keeping the indexes --------------------------------------------------------------------------------
@@ -277,6 +366,19 @@ class Inventory:
             servers=frozenset(self._servers_by_cluster.get(cluster, ())),
             clusters=frozenset({cluster}),
         )
+
+
+INTERNAL_PORT = 4000
+"""Of the internal listener of every media server pod."""
+
+
+def pod_address(server: MediaServer, pods: Mapping[ObjectKey, PodView]) -> str:
+    """HOST:PORT of the internal listener of a server's pod; empty while that has no address."""
+    pod = pods.get(server.key)
+    if pod is None or pod.uid != server.pod_uid or not pod.ips:
+        return ""
+    host = f"[{pod.ips[0]}]" if ":" in pod.ips[0] else pod.ips[0]
+    return f"{host}:{INTERNAL_PORT}"
 
 
 def _unindex(index: dict[ObjectKey, dict[ObjectKey, None]], by: ObjectKey, key: ObjectKey) -> None:
