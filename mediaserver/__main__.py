@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -14,13 +15,22 @@ import click
 import structlog
 import uvloop
 
+from mediaserver.addresses import AnnounceType
 from mediaserver.config import (
     ConfigError,
     ServerConfig,
     default_workers,
     parse_duration,
+    parse_ip,
     parse_listen,
     parse_ports,
+)
+from mediaserver.network_options import (
+    NetworkCommand,
+    address_query,
+    announces,
+    client_hosts,
+    network_options,
 )
 from mediaserver.pool import PoolConfig
 from mediaserver.server import StartError, serve
@@ -34,42 +44,46 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(
+    cls=NetworkCommand,
     context_settings={
         "auto_envvar_prefix": "MAFALDA_MEDIASERVER",
         "show_default": True,
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
-    }
+    },
+)
+@click.option(
+    "--listen-address",
+    metavar="IP",
+    help="What the three listen flags mean where they have no host: in :4000, say.",
 )
 @click.option(
     "--internal-listen",
     default="127.0.0.1:4000",
-    metavar="HOST:PORT",
+    metavar="[HOST]:PORT",
     help="Where the operator, gateways and other media servers come in; not for the world.",
 )
 @click.option(
     "--participants-listen",
     default="127.0.0.1:4001",
-    metavar="HOST:PORT",
+    metavar="[HOST]:PORT",
     help="Where participants' signalling comes in, by way of the gateway.",
 )
 @click.option(
     "--health-listen",
     default="127.0.0.1:4002",
-    metavar="HOST:PORT",
+    metavar="[HOST]:PORT",
     help="Where /healthz, /readyz and /metrics answer.",
 )
 @click.option(
     "--client-address",
-    default="127.0.0.1",
+    "client_addresses",
+    default=("127.0.0.1",),
+    multiple=True,
     metavar="IP",
-    help="Where workers listen for participants' media.",
+    help="Where workers listen for participants' media; repeated, or with commas: on all, at the same ports.",
 )
-@click.option(
-    "--announce",
-    metavar="ADDRESS",
-    help="What participants are told instead of --client-address, such as the address outside a NAT.",
-)
+@network_options
 @click.option(
     "--client-port",
     default=10000,
@@ -93,7 +107,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
     "--workers",
     type=int,
     metavar="N",
-    show_default="one a core",
+    show_default="one a core, of those within the container's CPU quota",
     help="How many mediasoup workers to run.",
 )
 @click.option(
@@ -161,11 +175,16 @@ def main(log_level: str, log_format: Literal["json", "text"], **options: Any) ->
 
 def build_config(
     *,
+    listen_address: str | None,
     internal_listen: str,
     participants_listen: str,
     health_listen: str,
-    client_address: str,
-    announce: str | None,
+    client_addresses: Sequence[str],
+    announce: Sequence[str],
+    announce_from: Sequence[AnnounceType],
+    addresses_dir: Path | None,
+    node: str,
+    server_name: str,
     client_port: int,
     pipe_address: str,
     pipe_ports: str,
@@ -176,25 +195,37 @@ def build_config(
     forget: bool,
     drain_timeout: str,
     worker_bin: str | None,
+    announce_order: Sequence[str] = (),
     **tenants: Unpack[TenantOptions],
 ) -> ServerConfig:
     """The settings from the options' texts; raises ConfigError."""
     first, last = parse_ports("--pipe-ports", pipe_ports)
+    hosts = client_hosts(client_addresses)
+    query = address_query(
+        announces(announce, announce_from, announce_order),
+        hosts=hosts,
+        directory=addresses_dir,
+        node=node,
+        server=server_name,
+    )
     pool = PoolConfig(
         workers=default_workers() if workers is None else workers,
-        client_host=client_address,
+        client_host=hosts[0],
+        more_client_hosts=hosts[1:],
         client_port=client_port,
-        announced_address=announce or None,
+        announced=query.given,
         pipe_host=pipe_address,
         pipe_port=first,
         pipe_end_port=last,
         worker_bin=os.fspath(worker_bin) if worker_bin else None,
     )
+    host = None if listen_address is None else parse_ip("--listen-address", listen_address)
     return ServerConfig(
-        internal=parse_listen("--internal-listen", internal_listen),
-        participants=parse_listen("--participants-listen", participants_listen),
-        health=parse_listen("--health-listen", health_listen),
+        internal=parse_listen("--internal-listen", internal_listen, host),
+        participants=parse_listen("--participants-listen", participants_listen, host),
+        health=parse_listen("--health-listen", health_listen, host),
         pool=pool,
+        addresses=query if query.files else None,
         cluster_key_file=cluster_key_file,
         zone=zone,
         state_dir=state_dir,

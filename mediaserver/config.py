@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mediaserver.addresses import MOST_ADDRESSES, AddressQuery, families, family, is_wildcard
+from mediaserver.cores import QuotaError, usable_cores
 from mediaserver.pool import PoolConfig
 from mediaserver.remote.settings import TenantSettings
 from mediaserver.wire.errors import ListenError
@@ -49,27 +51,50 @@ class ServerConfig:
     forget: bool = False
     drain_timeout: float = 0.0
     """Seconds that a stopping server waits for its participants to leave."""
+    addresses: AddressQuery | None = None
+    """What is still to be found out before the server can start; None: `pool.announced` is complete."""
     tenants: TenantSettings | None = None
     """None: no workers for applications."""
 
     def check(self) -> list[str]:
         """Raises ConfigError for what can't work; returns warnings about what may work badly."""
+        _check_addresses(self)
         _check_pool(self.pool)
         _check_overlaps(self)
         return _ephemeral_warnings(port_flags(self))
 
 
 def default_workers() -> int:
-    """One worker for each core that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """One worker for each core that this process may run on and whose time it gets. Raises ConfigError."""
+    try:
+        return usable_cores()
+    except QuotaError as error:
+        raise ConfigError("--workers", f"{error}; say how many workers to run") from error
 
 
-def parse_listen(flag: str, text: str) -> ListenAddress:
-    """`HOST:PORT`; raises ConfigError."""
+def parse_listen(flag: str, text: str, host: str | None = None) -> ListenAddress:
+    """`HOST:PORT`, or `:PORT` on the address `host`; raises ConfigError."""
+    if text.startswith(":"):
+        if host is None:
+            raise ConfigError(flag, f"{text!r} has no host; write HOST:PORT, or add --listen-address IP")
+        text = f"[{host}]{text}" if ":" in host else host + text
     try:
         return ListenAddress.parse(text)
     except ListenError as error:
         raise ConfigError(flag, str(error)) from error
+
+
+def parse_ip(flag: str, text: str) -> str:
+    """An IP address as it is usually written, IPv6 in brackets or not; raises ConfigError."""
+    try:
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError as error:
+        raise ConfigError(flag, f"{text!r} is not an IP address") from error
+
+
+def split_commas(texts: Iterable[str]) -> list[str]:
+    """The parts of a flag that may be repeated or list several with commas, as Kubernetes' status.podIPs."""
+    return [part for text in texts for part in text.split(",") if part]
 
 
 def parse_ports(flag: str, text: str) -> tuple[int, int]:
@@ -120,15 +145,8 @@ def parse_workers(flag: str, texts: Iterable[str]) -> dict[str, Path]:
 def _check_pool(pool: PoolConfig) -> None:
     if not 1 <= pool.workers <= MAX_WORKERS:
         raise ConfigError("--workers", f"{pool.workers} is not from 1 to {MAX_WORKERS}")
-    _check_ip("--client-address", pool.client_host)
     _check_ip("--pipe-address", pool.pipe_host)
-    if _is_wildcard(pool.client_host) and not pool.announced_address:
-        raise ConfigError(
-            "--client-address",
-            f"{pool.client_host} is no address that participants can send to; "
-            "add --announce ADDRESS, or name the address to listen on",
-        )
-    if _is_wildcard(pool.pipe_host):
+    if is_wildcard(pool.pipe_host):
         raise ConfigError(
             "--pipe-address",
             f"{pool.pipe_host} is no address that other media servers can send to; name the internal one",
@@ -147,8 +165,40 @@ def _check_ip(flag: str, host: str) -> None:
         raise ConfigError(flag, f"{host!r} is not an IP address, which mediasoup listens on") from error
 
 
-def _is_wildcard(host: str) -> bool:
-    return ipaddress.ip_address(host).is_unspecified
+def _check_addresses(config: ServerConfig) -> None:
+    hosts = config.pool.client_hosts
+    for host in hosts:
+        _check_ip("--client-address", host)
+        if is_wildcard(host):
+            _check_wildcard(host, config)
+    if len(set(hosts)) < len(hosts):
+        raise ConfigError("--client-address", f"one address is given twice in {', '.join(hosts)}")
+    wanted = config.pool.announced
+    if config.addresses is not None:
+        wanted = tuple(announce.address for announce in config.addresses.wanted if announce.address)
+    if len(wanted) > MOST_ADDRESSES:
+        raise ConfigError(
+            "--announce", f"{len(wanted)} addresses, of which at most {MOST_ADDRESSES} can be told"
+        )
+    for address in wanted:
+        if (version := family(address)) not in {None, *families(hosts)}:
+            raise ConfigError(
+                "--announce",
+                f"{address} leads to no worker: they listen on {', '.join(hosts)}; "
+                f"add a --client-address of IPv{version}",
+            )
+
+
+def _check_wildcard(host: str, config: ServerConfig) -> None:
+    if not (config.pool.announced or config.addresses):
+        raise ConfigError(
+            "--client-address",
+            f"{host} is no address that participants can send to; "
+            "add --announce ADDRESS, or name the address to listen on",
+        )
+    for other in config.pool.client_hosts:
+        if other != host and family(other) == family(host):
+            raise ConfigError("--client-address", f"{host} includes {other}; give one of them")
 
 
 def port_flags(config: ServerConfig) -> dict[str, range]:

@@ -12,12 +12,13 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
+from mediaserver.addresses import by_host, family
 from mediaserver.control.contract import WorkerState
 from mediaserver.mediasoup import (
     Event,
@@ -25,11 +26,13 @@ from mediaserver.mediasoup import (
     RequestRejectedError,
     TransportListenInfo,
     TransportPortRange,
+    TransportSocketFlags,
     WebRtcServer,
     Worker,
     WorkerDiedError,
     create_worker,
 )
+from mediaserver.wire.listen import ListenAddress
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +60,21 @@ class PoolConfig:
     pipe_host: str
     pipe_port: int
     pipe_end_port: int
-    announced_address: str | None = None
+    more_client_hosts: tuple[str, ...] = ()
+    """Listened on as well, at the same ports: the other IP family of a dual stack, say."""
+    announced: tuple[str, ...] = ()
+    """What participants are told, in order; empty: the addresses that are listened on."""
     worker_bin: str | None = None
+
+    @property
+    def client_hosts(self) -> tuple[str, ...]:
+        """All addresses that workers listen on for participants' media."""
+        return (self.client_host, *self.more_client_hosts)
+
+    @property
+    def announced_address(self) -> str | None:
+        """The first announced one that leads to `client_host`."""
+        return dict(by_host(self.client_hosts, self.announced))[self.client_host]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,28 +255,37 @@ class WorkerPool:
             return worker, server
 
     async def _listen(self, worker: Worker, port: int) -> WebRtcServer:
-        config = self.config
-        infos = [
-            TransportListenInfo(
-                ip=config.client_host,
-                protocol=protocol,
-                announced_address=config.announced_address,
-                port=port,
-            )
-            for protocol in ("udp", "tcp")
-        ]
         try:
-            return await worker.create_webrtc_server(listen_infos=infos)
+            return await worker.create_webrtc_server(listen_infos=listen_infos(self.config, port))
         except RequestRejectedError as error:
-            raise SlotPortError(config.client_host, port, error) from error
+            raise SlotPortError(self.config.client_hosts, port, error) from error
+
+
+def listen_infos(config: PoolConfig, port: int) -> list[TransportListenInfo]:
+    """UDP and TCP on every address, each told of as the first announced address that leads there."""
+    hosts = config.client_hosts
+    # Without the flag `::` takes IPv4 too, and the IPv4 address beside it could not be bound.
+    with_ipv4 = any(family(host) == 4 for host in hosts)
+    return [
+        TransportListenInfo(
+            ip=host,
+            protocol=protocol,
+            announced_address=announced,
+            port=port,
+            flags=TransportSocketFlags(ipv6_only=with_ipv4 and family(host) == 6),
+        )
+        for host, announced in by_host(hosts, config.announced)
+        for protocol in ("udp", "tcp")
+    ]
 
 
 class SlotPortError(MediasoupError):
     """A slot's port for participants' media can't be listened on."""
 
-    def __init__(self, host: str, port: int, error: MediasoupError) -> None:
+    def __init__(self, hosts: Sequence[str], port: int, error: MediasoupError) -> None:
+        where = " and ".join(str(ListenAddress(host, port)) for host in hosts)
         super().__init__(
-            f"cannot listen on {host}:{port} (UDP and TCP) for participants' media: {error}; "
+            f"cannot listen on {where} (UDP and TCP) for participants' media: {error}; "
             "free the port, or choose others with --client-port or --client-address"
         )
 

@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from importlib import metadata
+from typing import TypeVar
 
 import structlog
 from aiohttp import web
@@ -36,13 +37,16 @@ from mediaserver.pool import WorkerPool
 from mediaserver.remote.endpoint import WorkerEndpoint
 from mediaserver.remote.settings import TenantSettings
 from mediaserver.remote.tenants import Tenants
-from mediaserver.signalling import SignallingEndpoint
+from mediaserver.signalling import SignallingEndpoint, SignallingSettings
 from mediaserver.stopping import StopRequests
+from mediaserver.waiting import with_addresses
 from mediaserver.wire.errors import ListenError, MembershipError
 from mediaserver.wire.listen import ListenAddress, Listener, listen
 from mediaserver.wire.membership import ClusterKey
 
 log = structlog.get_logger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 CLOSE_DEADLINE = 8.0
 """Seconds that each part has to end."""
@@ -94,7 +98,9 @@ class MediaServer:
             on_identity=self._identify,
             clock=clock,
         )
-        self.signalling = SignallingEndpoint(self.host)
+        self.signalling = SignallingEndpoint(
+            self.host, config=SignallingSettings(announced=config.pool.announced)
+        )
         self.workers = WorkerEndpoint(self.tenants, clock=clock)
         self._lag = LoopLag(clock)
         self.host.on_router_closed.subscribe(lambda _: self.converger.wake())
@@ -225,7 +231,7 @@ class MediaServer:
         try:
             listener = await listen(app, address)
         except ListenError as error:
-            raise StartError(f"{flag} {address}: {error}; free the port or choose another one") from error
+            raise _no_listener(flag, address, error) from error
         self._listeners.append(listener)
         log.info("listening", flag=flag, address=str(listener.address))
 
@@ -243,6 +249,10 @@ class MediaServer:
         return app
 
 
+def _no_listener(flag: str, address: ListenAddress, error: ListenError) -> StartError:
+    return StartError(f"{flag} {address}: {error}; free the port or choose another one")
+
+
 def _version() -> str:
     try:
         return metadata.version("mafalda-operator")
@@ -253,9 +263,12 @@ def _version() -> str:
 async def serve(config: ServerConfig) -> None:
     """Runs a media server until SIGTERM or SIGINT, then drains and closes it. Raises StartError."""
     with StopRequests() as stop:
-        server = MediaServer(config)
+        complete = await _unless(stop.asked, _with_addresses(config))
+        if complete is None:
+            return
+        server = MediaServer(complete)
         try:
-            if await _start_unless(server, stop.asked):
+            if await _unless(stop.asked, _started(server)):
                 await stop.asked.wait()
                 await server.drain(config.drain_timeout, stop.insisted)
         finally:
@@ -263,16 +276,27 @@ async def serve(config: ServerConfig) -> None:
     log.info("stopped")
 
 
-async def _start_unless(server: MediaServer, stop: asyncio.Event) -> bool:
-    """Starts the server, unless it is to stop before it is done; whether it runs. Raises StartError."""
-    starting = asyncio.create_task(server.start())
+async def _with_addresses(config: ServerConfig) -> ServerConfig:
+    try:
+        return await with_addresses(config)
+    except ListenError as error:
+        raise _no_listener("--health-listen", config.health, error) from error
+
+
+async def _started(server: MediaServer) -> bool:
+    await server.start()
+    return True
+
+
+async def _unless(stop: asyncio.Event, doing: Coroutine[object, None, ResultT]) -> ResultT | None:
+    """What `doing` returns, or None if it is to stop before it is done. Raises what `doing` does."""
+    starting = asyncio.create_task(doing)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
-            return False
-        await starting
-        return True
+            return None
+        return await starting
     finally:
         for task in (starting, stopping):
             task.cancel()

@@ -63,7 +63,7 @@ class ServerFacts:
             peer=internal,
             participants=_dialable(self.participants, reached_at),
             client=PortRange(
-                host=pool.announced_address or pool.client_host,
+                host=pool.announced[0] if pool.announced else pool.client_host,
                 port=pool.client_port,
                 end_port=pool.client_port + pool.workers - 1,
             ),

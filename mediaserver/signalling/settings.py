@@ -8,6 +8,9 @@ import msgspec
 class SignallingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a media server grants its participants. Durations are seconds."""
 
+    announced: tuple[str, ...] = ()
+    """Where participants reach the workers, in the order to try; empty: at what the workers listen on."""
+
     linger: float = 10.0
     """How long transports live on when signalling is lost without a goodbye."""
     ping_interval: float = 10.0

@@ -18,6 +18,7 @@ from mediaserver.mediasoup import (
 )
 from mediaserver.mediasoup.ortc import validate_rtp_capabilities
 from mediaserver.signalling import messages
+from mediaserver.signalling.candidates import announced_candidates
 from mediaserver.signalling.errors import (
     BAD_REQUEST,
     INTERNAL,
@@ -144,7 +145,7 @@ async def _create_transport(_: Membership, participant: Participant, params: mes
     return messages.TransportCreated(
         id=transport.id,
         ice_parameters=transport.ice_parameters,
-        ice_candidates=transport.ice_candidates,
+        ice_candidates=announced_candidates(transport.ice_candidates, participant.settings.announced),
         dtls_parameters=transport.dtls_parameters,
     )
 

@@ -71,7 +71,7 @@ def test_adjacent_ranges_do_not_overlap() -> None:
 
 
 def test_a_wildcard_needs_an_announced_address() -> None:
-    assert config(client_host="0.0.0.0", announced_address="media.example.com").check() == []
+    assert config(client_host="0.0.0.0", announced=("media.example.com",)).check() == []
 
 
 def test_two_listeners_cannot_share_an_address() -> None:

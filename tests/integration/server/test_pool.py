@@ -26,7 +26,7 @@ async def pool() -> AsyncIterator[WorkerPool]:
         pipe_host=HOST,
         pipe_port=pipes.start,
         pipe_end_port=pipes.stop - 1,
-        announced_address="media.example.com",
+        announced=("media.example.com",),
     )
     made = WorkerPool(config, probing=Probing(interval=0.05, deadline=0.2, misses=3))
     await made.start()
