@@ -20,7 +20,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-e
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo REPORT=FILE also writes what it measured as JSON; make demo KEEP=1 leaves it running."
 	@echo "  make unit TESTS=tests/unit/wire PYTEST_ARGS='-k token' runs some tests; integration takes the same."
@@ -49,6 +49,10 @@ worker: ## Build mediasoup-worker and the code of its messages, once
 .PHONY: kubernetes
 kubernetes: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once
 	@tools/build-kubernetes
+
+.PHONY: cluster-binaries
+cluster-binaries: kubernetes ## Build kubelet, kube-proxy, kube-scheduler, helm, CoreDNS and kube-router, once
+	@tools/build-cluster
 
 .PHONY: node
 node: $(NODE_INSTALLED) ## Install the Node clients that some tests run
@@ -104,6 +108,14 @@ demo: setup worker kubernetes ## Show real media crossing three media servers, l
 .PHONY: down
 down: ## End what `make demo KEEP=1` left running
 	@[ ! -x $(BIN)/mafalda ] || $(BIN)/mafalda demo --down
+
+.PHONY: cluster
+cluster: setup cluster-binaries ## Start a real Kubernetes of three nodes on this machine (as root)
+	@tools/cluster up
+
+.PHONY: cluster-down
+cluster-down: ## End it; nothing is left
+	@[ ! -x $(BIN)/python ] || tools/cluster down
 
 ## Keeping it
 
