@@ -89,7 +89,7 @@ class Operator:
             on_restart=self._watch_restarted,
             after_start=self._take_signals,
         )
-        self._writers = Writers()
+        self._writers = Writers(allowed=lambda: self._leadership.active)
         self._links = ServerLinks(
             key, Epochs(lambda: self._leadership.epoch, self._leadership.meet), self._loop.heard
         )

@@ -136,6 +136,7 @@ class Loop:
         """Until cancelled. Starts without memory: everything is planned anew from what is."""
         self._memory, self._leading_since = Memory(), self._clock()
         self._planned_everything, self._full_at = False, self._clock()
+        self.last_turn = self._clock()
         while True:
             await self._sleep(ready=self._is_ready(effects))
             self.last_turn = self._clock()

@@ -1,8 +1,8 @@
 """What can go wrong between the operator and the Kubernetes API.
 
 KubeError
-├── CredentialsError        the kubeconfig or service account cannot be used
 ├── ApiUnavailable          no answer: connection refused or broken, or the deadline passed
+│   └── CredentialsError    nothing was asked: the kubeconfig or service account cannot be used now
 └── ApiRefused              an answer that is not success
     ├── Unauthorized        401
     ├── Forbidden           403: RBAC, a quota, an admission policy, or a terminating namespace
@@ -26,12 +26,12 @@ class KubeError(Exception):
     """Base of everything here."""
 
 
-class CredentialsError(KubeError):
-    """The message names the file and the remedy."""
-
-
 class ApiUnavailable(KubeError):  # noqa: N818  named for what happened
     """The API server did not answer; whether a write happened is unknown."""
+
+
+class CredentialsError(ApiUnavailable):
+    """The message names the file and the remedy."""
 
 
 class ApiRefused(KubeError):  # noqa: N818  as above

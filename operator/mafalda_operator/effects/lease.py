@@ -4,6 +4,11 @@ The epoch goes up by compare-and-swap each time a process takes the Lease, and o
 meets a higher one among the servers. A holder that cannot renew stops to act before anybody else may
 take the Lease, and goes on if it is still the holder when the API server is back; one that sees another
 holder has lost it for good.
+
+Why only one acts: a holder counts ``deadline`` from before it sent the renewal that succeeded, which is
+before that renewal was stored; others count the longer ``duration`` from when they first saw it, which is
+after. No clock is compared with another one. Others count only while the API server answers them: when it
+was away the holder could not renew either, and has the whole duration to do so once it is back.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from mafalda_operator.effects.errors import (
 )
 
 EPOCH_ANNOTATION = "mafalda.io/epoch"
+_SHORTEST_PAUSE = 0.02
+"""Seconds between two looks at a Lease, whatever is found."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +51,19 @@ class LeaseUnusableError(Exception):
 class LeaseTimes:
     """In seconds.
 
-    ``duration``: how long others respect a holder that is not heard; ``deadline``: how long a holder acts
-    without having renewed; ``renew``: how often it renews, and how often a standby looks.
+    ``duration``: how long others respect a holder that is not heard, whole seconds as the Lease has them;
+    ``deadline``: how long a holder acts without having renewed, and how long one request may take; ``renew``:
+    how often it renews, and how often a standby looks. A standby takes over from a killed leader within
+    ``duration`` + ``renew`` and three requests. Raises ValueError if two could act at once.
     """
 
-    duration: float = 6.0
-    deadline: float = 4.0
-    renew: float = 1.0
+    duration: int = 3
+    deadline: float = 2.0
+    renew: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.renew < self.deadline < self.duration:
+            raise ValueError(f"lease times must be 0 < renew < deadline < duration: {self}")
 
 
 class Leadership:
@@ -73,7 +86,11 @@ class Leadership:
         self._clock, self._wall = clock, wall
         self._lease: dict[str, Any] | None = None
         self._renewed = float("-inf")
+        """When the last successful write was begun: what was stored is no older."""
+        self._begun = float("-inf")
         self._seen: tuple[Any, float] | None = None
+        """Somebody else's Lease: its version, and since when this process has seen it unchanged."""
+        self._answered = True
         self._met = 0
         self._attempted = 0
         self._nudge = asyncio.Event()
@@ -100,11 +117,12 @@ class Leadership:
             if holder != waiting_for:
                 log.info("standing by", lease=self._path, holder=holder or "nobody")
                 waiting_for = holder
-            await asyncio.sleep(self._times.renew)
+            await asyncio.sleep(max(_SHORTEST_PAUSE, min(self._times.renew, self._until_free())))
         log.info("took the lease", lease=self._path, epoch=self.epoch, identity=self._identity)
 
     async def hold(self) -> None:
         """Renew until cancelled. Raises LeadershipLostError as soon as another holder is seen."""
+        paused = False
         while True:
             try:
                 async with asyncio.timeout(self._times.renew):
@@ -112,21 +130,26 @@ class Leadership:
             except TimeoutError:
                 pass
             self._nudge.clear()
-            was_active = self.active
-            renewed = await self._attempt(self._renew)
-            if was_active and not self.active:
-                log.error("cannot renew the lease; nothing is decided until that works", lease=self._path)
-            elif renewed and not was_active:
-                log.info("renewed the lease again", lease=self._path, epoch=self.epoch)
+            await self._attempt(self._renew)
+            if paused == self.active:
+                paused = not self.active
+                if paused:
+                    log.error("cannot renew the lease; nothing is decided until that works", lease=self._path)
+                else:
+                    log.info("renewed the lease again", lease=self._path, epoch=self.epoch)
 
     async def release(self) -> None:
         """Give the Lease up so that a standby need not wait. Never raises for what the API server does."""
-        if self._lease is None or self.epoch == 0:
+        if self.epoch == 0:
             return
         self._renewed = float("-inf")
         try:
-            async with asyncio.timeout(self._times.renew * 2):
-                await self._write(self._spec(holder="", duration=1), self.epoch)
+            async with asyncio.timeout(self._times.deadline):
+                if self._lease is None:  # a renewal was cut off, or refused
+                    self._lease = await self._read()
+                if self._lease is None or not self._is_ours(self._lease):
+                    return
+                await self._write(self._spec(holder="", duration=1), _epoch_of(self._lease))
             log.info("released the lease", lease=self._path)
         except (KubeError, TimeoutError) as error:
             log.warning("could not release the lease; a standby waits for it to expire", error=str(error))
@@ -141,16 +164,26 @@ class Leadership:
         """One step under the deadline; False when it is to be tried again."""
         try:
             async with asyncio.timeout(self._times.deadline):
-                return bool(await step())
+                done = bool(await step())
         except (TimeoutError, ApiUnavailable) as error:
-            log.warning("the API server does not answer about the lease", lease=self._path, error=str(error))
+            self._unanswered(str(error) or f"no answer within {self._times.deadline:g} s")
         except Conflict:
             self._lease = None  # somebody wrote meanwhile: read anew
         except ApiRefused as error:
             if not error.transient:
                 raise self._unusable(error) from error
-            log.warning("the lease cannot be written now", lease=self._path, error=str(error))
+            self._unanswered(str(error))
+        else:
+            self._answered = True
+            return done
         return False
+
+    def _unanswered(self, error: str) -> None:
+        """What was seen before counts no more; told once, until the API server answers again."""
+        self._seen = None
+        if self._answered:
+            log.warning("the API server does not answer about the lease", lease=self._path, error=error)
+        self._answered = False
 
     def _unusable(self, error: ApiRefused) -> LeaseUnusableError:
         if isinstance(error, NotFound):
@@ -168,6 +201,7 @@ class Leadership:
     async def _try_to_take(self) -> bool:
         lease = await self._read()
         if lease is None:
+            self._begun = self._clock()
             self._lease = await self._api.create(LEASES, self._namespace, self._body({}, 1))
             self._won(1)
             return True
@@ -194,7 +228,7 @@ class Leadership:
 
     def _won(self, epoch: int) -> None:
         self.epoch = epoch
-        self._renewed = self._clock()
+        self._renewed = self._begun
 
     async def _read(self) -> dict[str, Any] | None:
         try:
@@ -210,6 +244,7 @@ class Leadership:
         lease, self._lease = self._lease, None  # unknown until the answer
         self._attempted = epoch
         body = self._body(lease or {}, epoch, spec)
+        self._begun = self._clock()
         self._lease = await self._api.replace(LEASES, self._namespace, self._name, body)
 
     def _body(self, lease: dict[str, Any], epoch: int, spec: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -222,14 +257,14 @@ class Leadership:
         }
 
     def _spec(
-        self, *, taking: bool = False, holder: str | None = None, duration: float | None = None
+        self, *, taking: bool = False, holder: str | None = None, duration: int | None = None
     ) -> dict[str, Any]:
         old = (self._lease or {}).get("spec") or {}
         now = self._wall().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {
             **old,
             "holderIdentity": self._identity if holder is None else holder,
-            "leaseDurationSeconds": max(1, round(duration or self._times.duration)),
+            "leaseDurationSeconds": duration or self._times.duration,
             "renewTime": now,
             **(
                 {"acquireTime": now, "leaseTransitions": int(old.get("leaseTransitions") or 0) + 1}
@@ -245,13 +280,18 @@ class Leadership:
 
     def _may_take(self, lease: dict[str, Any]) -> bool:
         """Free, ours from before, or unchanged for its duration by our own clock (clocks differ)."""
-        spec = lease.get("spec") or {}
         if self._holder() in ("", self._identity):
             return True
-        version, now = lease["metadata"]["resourceVersion"], self._clock()
+        version = lease["metadata"]["resourceVersion"]
         if self._seen is None or self._seen[0] != version:
-            self._seen = (version, now)
-        return now - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._times.duration)
+            self._seen = (version, self._clock())
+        return self._until_free() <= 0
+
+    def _until_free(self) -> float:
+        """Seconds until the Lease that was seen may be taken, if it stays unchanged."""
+        spec = (self._lease or {}).get("spec") or {}
+        duration = float(spec.get("leaseDurationSeconds") or self._times.duration)
+        return duration if self._seen is None else self._seen[1] + duration - self._clock()
 
 
 def _epoch_of(lease: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from mafalda_operator.effects.backoff import Backoff
 from mafalda_operator.effects.errors import (
     ApiRefused,
     ApiUnavailable,
+    CredentialsError,
     Forbidden,
     KubeError,
     NotFound,
@@ -138,6 +139,6 @@ def explain(error: KubeError) -> str:
             f"{error}: allow get, list and watch on mediaclusters, mediaservers, mediasessions, mediarouters"
             " (mafalda.io) and namespaces to the operator's account"
         )
-    if isinstance(error, ApiRefused):
+    if isinstance(error, ApiRefused | CredentialsError):
         return str(error)
     return f"{error}: is the API server running, and is the kubeconfig's server right?"

@@ -97,11 +97,20 @@ class Writers:
 
     What nobody waits for has few writers of its own, which let everything urgent go first, for so long: it
     never holds up what somebody waits for, and a status that changes again meanwhile costs nothing.
+
+    ``allowed`` is asked right before each job: one that waited for longer than leadership lasted is not done,
+    its future has ApiUnavailable.
     """
 
     def __init__(
-        self, limiter: RateLimiter | None = None, *, writers: int = WRITERS, patient: int = PATIENT_WRITERS
+        self,
+        limiter: RateLimiter | None = None,
+        *,
+        writers: int = WRITERS,
+        patient: int = PATIENT_WRITERS,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._allowed = allowed
         self._limiter = limiter or RateLimiter()
         self._counts = (writers, patient)
         self._urgent, self._patient = _Queue(), _Queue()
@@ -157,6 +166,8 @@ class Writers:
         """Give the job's result or error to whoever waits for it."""
         error: Exception
         try:
+            if not self._allowed():
+                raise ApiUnavailable("not written: the leadership lease is not renewed")
             result = await job()
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()

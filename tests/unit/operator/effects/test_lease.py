@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from mafalda_operator.effects.api import KubeApi, Object, Resource
-from mafalda_operator.effects.errors import ApiUnavailable, Conflict, Forbidden, NotFound
+from mafalda_operator.effects.errors import ApiUnavailable, Conflict, CredentialsError, Forbidden, NotFound
 from mafalda_operator.effects.lease import (
     EPOCH_ANNOTATION,
     Leadership,
@@ -18,7 +18,7 @@ from mafalda_operator.effects.lease import (
     LeaseUnusableError,
 )
 
-TIMES = LeaseTimes(duration=6.0, deadline=4.0, renew=0.01)
+TIMES = LeaseTimes(duration=6, deadline=4.0, renew=0.01)
 
 
 class Leases:
@@ -30,6 +30,8 @@ class Leases:
         self.failures: list[Exception] = []
         self.lost_answers = 0
         self.writes: list[dict[str, Any]] = []
+        self.takes: tuple[Clock, float] | None = None
+        """How long by whose clock each write takes to be answered."""
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         await self._fail()
@@ -54,6 +56,8 @@ class Leases:
         metadata = {**body["metadata"], "resourceVersion": str(self.version)}
         self.lease = copy.deepcopy({**body, "metadata": metadata})
         self.writes.append(self.lease)
+        if self.takes is not None:
+            self.takes[0].now += self.takes[1]
         if self.lost_answers:
             self.lost_answers -= 1
             raise ApiUnavailable("the answer was lost")
@@ -235,6 +239,87 @@ async def test_an_unusable_lease_says_what_to_do(error: Exception, remedy: str) 
     leases.failures = [NotFound(404, "NotFound", "no lease"), error]
     with pytest.raises(LeaseUnusableError, match=remedy):
         await candidate(leases, "a", Clock()).acquire()
+
+
+async def test_a_renewal_counts_from_before_it_was_sent() -> None:
+    leases, clock = Leases(), Clock()
+    leader = candidate(leases, "a", clock)
+    leases.takes = (clock, 3.0)
+    await leader.acquire()
+    clock.now += TIMES.deadline - 3.0
+    assert not leader.active
+
+
+async def test_a_standby_begins_anew_to_count_when_the_api_server_was_away() -> None:
+    leases, clock = Leases(), Clock()
+    first, second = candidate(leases, "a", clock), candidate(leases, "b", clock)
+    await first.acquire()
+    task = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0.05)
+    clock.now += TIMES.duration - 1
+    leases.failures = [ApiUnavailable("away")]
+    await asyncio.sleep(0.05)
+    clock.now += TIMES.duration - 1
+    await asyncio.sleep(0.05)
+    assert not task.done()  # the first has had no whole duration in which to renew
+    clock.now += 2
+    await asyncio.wait_for(task, 5)
+    assert leases.holder == "b"
+
+
+async def test_an_outage_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    leases, clock = Leases(), Clock()
+    leader = candidate(leases, "a", clock)
+    await leader.acquire()
+    clock.now += TIMES.deadline
+    leases.failures = [ApiUnavailable("away")] * 5
+    await hold_until(leader, lambda: leader.active)
+    told = capsys.readouterr().out
+    assert told.count("does not answer about the lease") == 1
+    assert told.count("nothing is decided") == 1
+    assert told.count("renewed the lease again") == 1
+
+
+async def test_a_renewal_that_was_cut_off_does_not_keep_a_release_away() -> None:
+    leases, clock = Leases(), Clock()
+    leader = candidate(leases, "a", clock)
+    await leader.acquire()
+    leases.lost_answers = 1
+    leader.meet(7)
+    await hold_until(leader, lambda: leases.lost_answers == 0)
+    await leader.release()
+    assert leases.holder == ""
+    assert leases.epoch == 8
+
+
+async def test_a_release_leaves_another_holders_lease_alone() -> None:
+    leases, clock = Leases(), Clock()
+    first, second = candidate(leases, "a", clock), candidate(leases, "b", clock)
+    await first.acquire()
+    task = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0.05)
+    clock.now += TIMES.duration + 1
+    await asyncio.wait_for(task, 5)
+    with pytest.raises(LeadershipLostError):
+        await first.hold()
+    await first.release()
+    assert leases.holder == "b"
+
+
+async def test_credentials_that_cannot_be_read_for_a_moment_end_nothing() -> None:
+    leases, clock = Leases(), Clock()
+    leader = candidate(leases, "a", clock)
+    await leader.acquire()
+    clock.now += TIMES.deadline
+    leases.failures = [CredentialsError("no token")] * 2
+    await hold_until(leader, lambda: leader.active)
+    assert leader.active
+
+
+@pytest.mark.parametrize("times", [(3, 3.0, 0.5), (3, 2.0, 2.0), (3, 2.0, 0.0)])
+def test_times_that_are_not_safe_are_refused(times: tuple[int, float, float]) -> None:
+    with pytest.raises(ValueError, match="renew < deadline < duration"):
+        LeaseTimes(*times)
 
 
 async def test_release_never_raises() -> None:

@@ -127,3 +127,19 @@ def test_a_pause_holds_everybody() -> None:
     limiter = RateLimiter(1000, clock=lambda: 0.0)
     limiter.pause(3.0)
     assert limiter.take() == 3.0
+
+
+async def test_what_waited_for_longer_than_leadership_lasted_is_not_written() -> None:
+    leading, done = [True], list[str]()
+    writers = Writers(allowed=lambda: leading[0])
+    before = writers.submit(Urgency.ACTION, job(done, "before"))
+    task = asyncio.create_task(writers.run())
+    await before
+    leading[0] = False
+    with pytest.raises(ApiUnavailable, match="lease is not renewed"):
+        await writers.submit(Urgency.ACTION, job(done, "meanwhile"))
+    leading[0] = True
+    await writers.submit(Urgency.ACTION, job(done, "again"))
+    assert done == ["before", "again"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
