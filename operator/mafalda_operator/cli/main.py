@@ -9,6 +9,8 @@ import click
 
 # name -> module:attribute of a click command
 _COMMANDS = {
+    "chart": "mafalda_operator.cli.chart:chart",
+    "check": "mafalda_operator.cli.check:check",
     "demo": "mafalda_operator.cli.demo.commands:demo",
     "join": "mafalda_operator.cli.join:join",
     "local": "mafalda_operator.cli.local.commands:local",

@@ -24,6 +24,7 @@ _CONNECT_DEADLINE = 5.0
 _PAGE = 500
 _MAX_PAGES = 2000
 _MERGE_PATCH = "application/merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"
 _JSON = "application/json"
 
 Object = dict[str, Any]
@@ -133,6 +134,19 @@ class KubeApi:
         """A JSON merge patch (RFC 7396)."""
         path = resource.path(namespace, name, subresource)
         return await self._request("patch", resource, "PATCH", path, body=body, content_type=_MERGE_PATCH)
+
+    async def apply(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, manager: str
+    ) -> Object:
+        """Server-side apply: makes it, or sets what ``manager`` wants of it; what it wanted before and names
+        no more goes. Conflicts with other managers are won.
+        """
+        path = resource.path(namespace, name)
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        params = {"fieldManager": manager, "force": "true"}
+        return await self._request(
+            "patch", resource, "PATCH", path, params=params, body=body, content_type=_APPLY_PATCH
+        )
 
     async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str) -> Object:
         """Delete that very object. Raises NotFound when it is gone, Conflict when another has its name.
