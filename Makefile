@@ -80,6 +80,7 @@ lint: setup worker ## Check style, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/chart --check
 
 .PHONY: unit
 unit: setup worker ## Run the unit tests: no worker process, no cluster
@@ -118,6 +119,10 @@ cluster-down: ## End it; nothing is left
 	@[ ! -x $(BIN)/python ] || tools/cluster down
 
 ## Keeping it
+
+.PHONY: chart
+chart: $(INSTALLED) ## Bring the chart's definitions, version and table of values in step
+	@$(BIN)/python tools/chart
 
 .PHONY: requirements
 requirements: $(INSTALLED) ## Compile requirements/*.in into pinned files with hashes (UPGRADE=1 raises versions)

@@ -33,7 +33,7 @@ spec:
 
 {{- /* Spec of a Job that runs `mafalda chart`; takes context, args, serviceAccount, deadline and configMap. */ -}}
 {{- define "mafalda.hookJob" -}}
-backoffLimit: 3
+backoffLimit: 1
 activeDeadlineSeconds: {{ .deadline }}
 template:
   metadata:

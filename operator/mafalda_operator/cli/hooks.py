@@ -21,6 +21,8 @@ from mafalda_operator.model import LABEL_CLUSTER, ObjectKey
 
 MANAGER = "mafalda-chart"
 POLL_SECONDS = 0.5
+FAULT_SECONDS = 30.0
+"""How long faults of the API server are waited out: it answers 500 for a field that it does not know yet."""
 PODS = Resource("Pod", "pods")
 _INSTANCE = "app.kubernetes.io/instance"
 _MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -33,23 +35,25 @@ class HookError(Exception):
 
 
 async def apply_cluster(api: KubeApi, body: Object, *, seconds: float, say: Say) -> None:
-    """Server-side apply, tried again while the kind, a new field of it (ServerFault) or our rights are not known yet.
+    """Server-side apply, tried again while the kind, a new field of it or our rights are not known yet.
 
     Raises HookError when the time is over, and at once what the API server says against the object.
     """
     metadata = body["metadata"]
     key = ObjectKey(metadata["namespace"], metadata["name"])
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
     waiting = False
     while True:
         try:
             content = {name: value for name, value in body.items() if name not in ("apiVersion", "kind")}
             await api.apply(CLUSTERS, *key, content, manager=MANAGER)
         except (NotFound, Forbidden, ApiUnavailable, ServerFault, Throttled) as error:
-            if time.monotonic() > deadline:
+            patience = min(seconds, FAULT_SECONDS) if isinstance(error, ServerFault) else seconds
+            if time.monotonic() - started > patience:
                 raise HookError(
-                    f"MediaCluster {key} could not be applied in {seconds:g} s: {error}; are the definitions"
-                    " installed (crds.install), and does the namespace exist?"
+                    f"MediaCluster {key} could not be applied in {patience:g} s: {error}; are the definitions"
+                    " installed (crds.install), does the namespace exist, and is cluster.spec in the values"
+                    " spelt as kubectl explain mediacluster.spec has it?"
                 ) from error
             if not waiting:
                 say(f"MediaCluster {key}: waiting, since {error}")
