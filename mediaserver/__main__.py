@@ -115,10 +115,17 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 )
 @click.option(
     "--cluster-key-file",
-    required=True,
     type=FILE,
     envvar="MAFALDA_CLUSTER_KEY_FILE",
-    help="The secret shared by the members of the MediaCluster: 32 bytes or more, raw or base64.",
+    help="The secret shared by the members of the MediaCluster: 32 bytes or more, raw or base64. "
+    "Or --tls-dir.",
+)
+@click.option(
+    "--tls-dir",
+    type=DIRECTORY,
+    envvar="MAFALDA_TLS_DIR",
+    help="TLS both ways with the tls.crt, tls.key and ca.crt in it, read again when they change; gateways "
+    "then dial --participants-listen by TLS, too.",
 )
 @click.option(
     "--state-dir",
@@ -190,7 +197,8 @@ def build_config(
     pipe_ports: str,
     workers: int | None,
     zone: str,
-    cluster_key_file: Path,
+    cluster_key_file: Path | None,
+    tls_dir: Path | None,
     state_dir: Path | None,
     forget: bool,
     drain_timeout: str,
@@ -227,6 +235,7 @@ def build_config(
         pool=pool,
         addresses=query if query.files else None,
         cluster_key_file=cluster_key_file,
+        tls_dir=tls_dir,
         zone=zone,
         state_dir=state_dir,
         forget=forget,

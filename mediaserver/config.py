@@ -45,7 +45,9 @@ class ServerConfig:
     participants: ListenAddress
     health: ListenAddress
     pool: PoolConfig
-    cluster_key_file: Path
+    cluster_key_file: Path | None = None
+    tls_dir: Path | None = None
+    """Of the two exactly one (wire.tls.load_credential)."""
     zone: str = ""
     state_dir: Path | None = None
     forget: bool = False
@@ -58,6 +60,11 @@ class ServerConfig:
 
     def check(self) -> list[str]:
         """Raises ConfigError for what can't work; returns warnings about what may work badly."""
+        if (self.cluster_key_file is None) == (self.tls_dir is None):
+            raise ConfigError(
+                "--cluster-key-file",
+                "give either this (a shared secret) or --tls-dir DIR (tls.crt, tls.key and ca.crt)",
+            )
         _check_addresses(self)
         _check_pool(self.pool)
         _check_overlaps(self)

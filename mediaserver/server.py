@@ -41,8 +41,8 @@ from mediaserver.signalling import SignallingEndpoint, SignallingSettings
 from mediaserver.stopping import StopRequests
 from mediaserver.waiting import with_addresses
 from mediaserver.wire.errors import ListenError, MembershipError
-from mediaserver.wire.listen import ListenAddress, Listener, listen
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.listen import ListenAddress, Listener, listen, only
+from mediaserver.wire.tls import GATEWAY_NAME, load_credential
 
 log = structlog.get_logger(__name__)
 
@@ -64,11 +64,12 @@ class MediaServer:
         self._config = config
         self._clock = clock
         self._listeners: list[Listener] = []
+        self._following: asyncio.Task[None] | None = None
         self._started = False
         self._draining = False
         try:
             find_worker_bin(config.pool.worker_bin)
-            key = ClusterKey.load(config.cluster_key_file)
+            self._credential = load_credential(config.cluster_key_file, config.tls_dir, "media-server")
             self._membership = MembershipState.load(config.state_dir, forget=config.forget)
         except (WorkerStartError, MembershipError, MembershipStateError) as error:
             raise StartError(str(error)) from error
@@ -81,9 +82,14 @@ class MediaServer:
             zone=config.zone,
             tenants=None if config.tenants is None else config.tenants.offer,
         )
+        credential = self._credential
         self.pool = WorkerPool(config.pool, clock=clock)
         self.host = CascadeHost(
-            pool=self.pool, instance_id=self._facts.instance_id, cluster_key=key, identity=None, clock=clock
+            pool=self.pool,
+            instance_id=self._facts.instance_id,
+            credential=credential,
+            identity=None,
+            clock=clock,
         )
         self.converger = Converger(self.host, self.pool, clock=clock)
         self.tenants = None if config.tenants is None else self._make_tenants(config.tenants)
@@ -94,7 +100,7 @@ class MediaServer:
             converger=self.converger,
             reporting=self._reporting,
             membership=self._membership,
-            cluster_key=key,
+            credential=credential,
             on_identity=self._identify,
             clock=clock,
         )
@@ -125,6 +131,7 @@ class MediaServer:
         Returns when every slot had its first attempt; one that failed is tried again for ever.
         """
         self._lag.start()
+        self._following = asyncio.create_task(self._credential.follow(), name="certificates")
         self.converger.start()
         self.control.start()
         if self.tenants is not None:
@@ -135,8 +142,10 @@ class MediaServer:
         config = self._config
         health = health_app(self.problems, self._metrics)
         await self._listen("--health-listen", config.health, health)
-        await self._listen("--participants-listen", config.participants, self._participants_app())
-        await self._listen("--internal-listen", config.internal, self._internal_app())
+        await self._listen(
+            "--participants-listen", config.participants, self._participants_app(), secured=True
+        )
+        await self._listen("--internal-listen", config.internal, self._internal_app(), secured=True)
         await self.pool.start()
         self._started = True
         log.info("media server runs", instance=self._facts.instance_id, workers=len(self.pool.slots))
@@ -178,6 +187,9 @@ class MediaServer:
         for listener in self._listeners:
             await self._end(f"listener {listener.address}", listener.close())
         self._listeners = []
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         await self._end("loop lag", self._lag.close())
 
     async def _end(self, what: str, closing: Coroutine[object, None, None]) -> None:
@@ -227,9 +239,12 @@ class MediaServer:
 
     # -- listeners ------------------------------------------------------------------------------------
 
-    async def _listen(self, flag: str, address: ListenAddress, app: web.Application) -> None:
+    async def _listen(
+        self, flag: str, address: ListenAddress, app: web.Application, *, secured: bool = False
+    ) -> None:
+        """``secured``: by TLS, if the credential is certificates."""
         try:
-            listener = await listen(app, address)
+            listener = await listen(app, address, secured=self._credential.listening() if secured else None)
         except ListenError as error:
             raise _no_listener(flag, address, error) from error
         self._listeners.append(listener)
@@ -242,7 +257,7 @@ class MediaServer:
         return app
 
     def _participants_app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[only(self._credential, (GATEWAY_NAME,))])
         for path in ("/ws", "/"):
             app.router.add_get(path, self.signalling.handle)
         app.router.add_get(shim.PATH, self.workers.handle)

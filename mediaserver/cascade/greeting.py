@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -23,7 +24,7 @@ from mediaserver.control.contract import (
 )
 from mediaserver.wire import membership
 from mediaserver.wire.errors import DeadlineExceeded, MembershipError, ProtocolError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential, Statement
 from mediaserver.wire.rpc import Connection, Methods, RpcFailure
 
 GREETING_SECONDS = 3.0
@@ -86,7 +87,7 @@ class Dialling:
             self._challenge.set_result(challenge)
 
     async def greet(
-        self, connection: Connection, key: ClusterKey, own: Identity, process: Process, server: str
+        self, connection: Connection, credential: Credential, own: Identity, process: Process, server: str
     ) -> Other:
         """Greet ``server`` over a ``connection`` that runs. Raises WireError."""
         try:
@@ -105,12 +106,11 @@ class Dialling:
             nonce=nonce,
             proof="",
         )
-        proof = membership.proof(key, "dialler", PEER_PATH, nonce, challenge.nonce, _dialler_words(hello))
-        hello = msgspec.structs.replace(hello, proof=proof)
+        said = Statement("dialler", PEER_PATH, nonce, challenge.nonce, _dialler_words(hello))
+        hello = msgspec.structs.replace(hello, proof=credential.prove(said))
         welcome = await connection.call("hello", hello, PeerWelcome, timeout=GREETING_SECONDS)
-        membership.verify(
-            key, welcome.proof, "acceptor", PEER_PATH, challenge.nonce, nonce, _acceptor_words(welcome, hello)
-        )
+        heard = Statement("acceptor", PEER_PATH, challenge.nonce, nonce, _acceptor_words(welcome, hello))
+        credential.check(welcome.proof, heard, connection.presented, None)
         if welcome.protocol_version != PEER_PROTOCOL:
             raise ProtocolError(
                 f"{server} speaks peer protocol {welcome.protocol_version}, this server {PEER_PROTOCOL}"
@@ -121,18 +121,26 @@ class Dialling:
 class Accepting:
     """The acceptor's part: its ``nonce`` goes out as the challenge."""
 
-    def __init__(self, key: ClusterKey, own: Identity | None, process: Process) -> None:
+    def __init__(
+        self,
+        credential: Credential,
+        own: Identity | None,
+        process: Process,
+        presented: Collection[str] | None = None,
+    ) -> None:
+        """``presented``: the names in the dialler's certificate, if it has one."""
         self.nonce = membership.new_nonce()
-        self._key = key
+        self._credential = credential
+        self._presented = presented
         self._own = own
         self._process = process
 
     def answer(self, hello: PeerHello) -> tuple[Other, PeerWelcome]:
         """Check a hello. Raises RpcFailure, which closes the connection."""
         try:
-            membership.verify(
-                self._key, hello.proof, "dialler", PEER_PATH, hello.nonce, self.nonce, _dialler_words(hello)
-            )
+            said = Statement("dialler", PEER_PATH, hello.nonce, self.nonce, _dialler_words(hello))
+            credential = self._credential
+            credential.check(hello.proof, said, self._presented, (credential.peer_name,))
         except MembershipError as error:
             raise RpcFailure(ERROR_BAD_PROOF, str(error), close=True) from error
         self._check(hello)
@@ -142,11 +150,9 @@ class Accepting:
             instance_id=self._process.instance_id,
             proof="",
         )
-        proof = membership.proof(
-            self._key, "acceptor", PEER_PATH, self.nonce, hello.nonce, _acceptor_words(welcome, hello)
-        )
+        own = Statement("acceptor", PEER_PATH, self.nonce, hello.nonce, _acceptor_words(welcome, hello))
         other = Other(hello.from_server, hello.instance_id, hello.pipe_protocol)
-        return other, msgspec.structs.replace(welcome, proof=proof)
+        return other, msgspec.structs.replace(welcome, proof=self._credential.prove(own))
 
     def _check(self, hello: PeerHello) -> None:
         own = self._own

@@ -33,7 +33,7 @@ from mediaserver.control.contract import (
 )
 from mediaserver.mediasoup import CloseReason, Event, InvalidArgumentError, RtpCodecCapability, Worker
 from mediaserver.pool import WorkerPool
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class CascadeHost:
         *,
         pool: WorkerPool,
         instance_id: str,
-        cluster_key: ClusterKey,
+        credential: Credential,
         identity: Identity | None = None,
         pipe_protocol: int = PIPE_PROTOCOL,
         clock: Callable[[], float] = time.monotonic,
@@ -67,7 +67,7 @@ class CascadeHost:
         self._links: dict[str, tuple[LinkEnd, ...]] = {}
         self._peers = PeerLinks(
             process=Process(instance_id, pipe_protocol),
-            cluster_key=cluster_key,
+            credential=credential,
             silence=lambda: self._settings.silence_timeout,
             clock=clock,
         )

@@ -29,9 +29,9 @@ from mediaserver.cascade.messages import (
     WantPipe,
 )
 from mediaserver.control.contract import PEER_PATH, Address, Challenge, Empty, PeerAge
-from mediaserver.wire import rpc
+from mediaserver.wire import rpc, tls
 from mediaserver.wire.errors import ConnectionLost, WireError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential, Dial
 from mediaserver.wire.rpc import Connection, Methods, RpcFailure
 
 log = structlog.get_logger(__name__)
@@ -144,12 +144,12 @@ class PeerLinks:
         self,
         *,
         process: Process,
-        cluster_key: ClusterKey,
+        credential: Credential,
         silence: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
         self._process = process
-        self._key = cluster_key
+        self._credential = credential
         self._silence = silence
         self._clock = clock
         self._identity: Identity | None = None
@@ -209,7 +209,7 @@ class PeerLinks:
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
         """Serve `/peer` until the connection ends."""
-        accepting = Accepting(self._key, self._identity, self._process)
+        accepting = Accepting(self._credential, self._identity, self._process, tls.presented(request))
         served: list[Peer] = []
         methods = Methods()
         connection = await rpc.accept(
@@ -305,10 +305,12 @@ class PeerLinks:
         dialling = Dialling(methods)
         greeted = asyncio.Event()
         self._answer_links(methods, peer, greeted)
+        dial = self._credential.dial(self._credential.peer_name)
         connection = await rpc.connect(
             self._client(),
-            self._url(peer),
+            _url(peer, dial),
             methods,
+            dial=dial,
             name=f"peer {peer.server}",
             timeout=DIAL_SECONDS,
             heartbeat=HEARTBEAT,
@@ -318,7 +320,7 @@ class PeerLinks:
         running = asyncio.create_task(connection.run())
         reason = "the connection was closed"
         try:
-            other = await dialling.greet(connection, self._key, own, self._process, peer.server)
+            other = await dialling.greet(connection, self._credential, own, self._process, peer.server)
             peer.connected(connection, other)
             greeted.set()
             await asyncio.wait({running})
@@ -329,13 +331,6 @@ class PeerLinks:
             peer.disconnected(connection, reason)
             await connection.close()
             await asyncio.gather(running, return_exceptions=True)
-
-    def _url(self, peer: Peer) -> str:
-        address = peer.address
-        if address is None:
-            raise ConnectionLost("its address is not known")
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        return f"http://{host}:{address.port}{PEER_PATH}"
 
     def _client(self) -> ClientSession:
         if self._session is None:
@@ -390,6 +385,14 @@ class PeerLinks:
     def _await_end(self, task: asyncio.Task[None]) -> None:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def _url(peer: Peer, dial: Dial) -> str:
+    address = peer.address
+    if address is None:
+        raise ConnectionLost("its address is not known")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return dial.url(f"{host}:{address.port}", PEER_PATH)
 
 
 def _end_of(peer: Peer, name: LinkName) -> NearEnd:

@@ -32,7 +32,7 @@ from mediaserver.control.session import ControlSession
 from mediaserver.pool import WorkerPool
 from mediaserver.wire import rpc
 from mediaserver.wire.errors import WireError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
 
 log = structlog.get_logger(__name__)
 
@@ -69,14 +69,14 @@ class ControlEndpoint:
         converger: Converger,
         reporting: Reporting,
         membership: MembershipState,
-        cluster_key: ClusterKey,
+        credential: Credential,
         on_identity: Callable[[ControlHello], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.facts = facts
         self.converger = converger
         self.membership = membership
-        self.cluster_key = cluster_key
+        self.credential = credential
         self._pool = pool
         self._reporting = reporting
         self._on_identity = on_identity

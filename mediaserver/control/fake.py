@@ -39,7 +39,7 @@ from mediaserver.control.fake_session import FakeSession
 from mediaserver.control.fake_state import FakeFaults
 from mediaserver.wire.errors import WireError
 from mediaserver.wire.listen import ListenAddress, Listener, listen
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
 
 __all__ = ["FakeFaults", "FakeMediaServer", "FakeNetwork"]
 
@@ -75,7 +75,7 @@ class FakeMediaServer:
 
     def __init__(
         self,
-        key: ClusterKey,
+        key: Credential,
         *,
         workers: int = 2,
         zone: str = "",
@@ -130,7 +130,7 @@ class FakeMediaServer:
         """Listen; the port stays the same when started again. Raises ListenError."""
         app = web.Application()
         app.router.add_get(CONTROL_PATH, self._handle)
-        self._listener = await listen(app, self.address)
+        self._listener = await listen(app, self.address, secured=self.key.listening())
         self.address = self._listener.address
         self.quiet_since = None
         self._converge()

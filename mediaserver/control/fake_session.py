@@ -133,7 +133,7 @@ class FakeSession:
         if hello.role == "peer":
             raise RpcFailure(ERROR_NOT_ALLOWED, "a peer dials /peer, not /control", close=True)
         try:
-            verify_dialler(server.key, hello, self._nonce)
+            verify_dialler(server.key, hello, self._nonce, self.connection.presented)
         except MembershipError as error:
             raise RpcFailure(ERROR_BAD_PROOF, str(error), close=True) from error
         if server.cluster_uid not in ("", hello.cluster_uid):

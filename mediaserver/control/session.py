@@ -120,7 +120,7 @@ class ControlSession:
             self.role = hello.role
             self._endpoint.admit(self, hello)
             answer = self._endpoint.hello(self._nonce, self._reached_at)
-            return prove_acceptor(self._endpoint.cluster_key, answer, hello.nonce)
+            return prove_acceptor(self._endpoint.credential, answer, hello.nonce)
 
     async def _check(self, hello: ControlHello) -> None:
         """Raises RpcFailure, which also closes the connection, for a dialler that is not to be answered."""
@@ -134,7 +134,7 @@ class ControlSession:
             raise RpcFailure(ERROR_NOT_ALLOWED, "a peer dials /peer, not /control", close=True)
         kept = self._endpoint.membership
         try:
-            verify_dialler(self._endpoint.cluster_key, hello, self._nonce)
+            verify_dialler(self._endpoint.credential, hello, self._nonce, self._connection.presented)
             if hello.role == "operator":
                 kept.check_cluster(hello.cluster_uid, hello.cluster_name)
                 await kept.meet_epoch(hello.epoch)

@@ -20,7 +20,7 @@ from mediaserver.gateway.server import GatewayConfig, serve
 from mediaserver.wire import logs
 from mediaserver.wire.errors import ListenError, MembershipError
 from mediaserver.wire.listen import ListenAddress
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.tls import load_credential
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -56,9 +56,14 @@ log = structlog.get_logger()
 @click.option(
     "--cluster-key-file",
     type=FILE,
-    required=True,
     envvar="MAFALDA_CLUSTER_KEY_FILE",
-    help="The key that operator, media servers and gateways of a MediaCluster share.",
+    help="The key that operator, media servers and gateways of a MediaCluster share. Or --tls-dir.",
+)
+@click.option(
+    "--tls-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="MAFALDA_TLS_DIR",
+    help="Dial media servers by TLS with the tls.crt, tls.key and ca.crt in it, read again when they change.",
 )
 @click.option(
     "--log-level",
@@ -78,7 +83,8 @@ def main(
     listen: str,
     health_listen: str,
     kubeconfig: Path | None,
-    cluster_key_file: Path,
+    cluster_key_file: Path | None,
+    tls_dir: Path | None,
     log_level: str,
     log_format: Literal["json", "text"],
 ) -> None:
@@ -88,7 +94,7 @@ def main(
         config = GatewayConfig(
             listen=ListenAddress.parse(listen),
             health=ListenAddress.parse(health_listen),
-            cluster_key=ClusterKey.load(cluster_key_file),
+            credential=load_credential(cluster_key_file, tls_dir, "gateway"),
             kubeconfig=kubeconfig,
         )
     except (ListenError, MembershipError) as error:

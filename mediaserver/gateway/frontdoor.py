@@ -23,6 +23,7 @@ from mediaserver.gateway.resources import Cluster, ObjectKey, Session
 from mediaserver.wire import sockets, tokens
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER, ENDED
 from mediaserver.wire.errors import TokenError
+from mediaserver.wire.membership import Dial
 
 MAX_NAME = 253
 _EARLY_SECONDS = 1.0
@@ -221,7 +222,10 @@ class FrontDoor:
                 continue
             tried.add(choice.router)
             try:
-                upstream = await proxy.dial(self._session, choice.address, admission.query, choice.router)
+                how = self._how(choice.server)
+                upstream = await proxy.dial(
+                    self._session, choice.address, how, admission.query, choice.router
+                )
             except UpstreamError as error:
                 self._placements.refused(choice.router, self._clock())
                 log.warning("router does not answer", router=str(choice.router), reason=str(error))
@@ -232,6 +236,13 @@ class FrontDoor:
         if self._has_ended(where):
             raise Turned(ENDED, "session ended")
         raise Turned(DIAL_LATER, "no router is ready")
+
+    def _how(self, server: ObjectKey) -> Dial:
+        """Raises UpstreamError."""
+        link = self._links.get(server)
+        if link is None:
+            raise UpstreamError(f"there is no MediaServer {server} any more")
+        return link.dial()
 
     def _has_news(self, where: ObjectKey, tried: set[ObjectKey]) -> bool:
         return self._closing or self._has_ended(where) or self._next(where, tried) is not None

@@ -24,7 +24,7 @@ from mediaserver.control.contract import (
 from mediaserver.control.contract.greeting import Greeter
 from mediaserver.gateway.resources import ObjectKey
 from mediaserver.wire.errors import PeerSilent, ProtocolError, ResyncNeededError, WireError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential, Dial
 from mediaserver.wire.replica import Receiver
 from mediaserver.wire.rpc import Connection, Methods, connect
 
@@ -46,6 +46,8 @@ class Target:
     """HOST:PORT of its internal listener."""
     cluster: ObjectKey
     cluster_uid: str
+    server_name: str = ""
+    """The name that its certificate must have, if there is TLS."""
 
 
 class ServerLink:
@@ -55,7 +57,7 @@ class ServerLink:
         self,
         target: Target,
         session: aiohttp.ClientSession,
-        key: ClusterKey,
+        credential: Credential,
         *,
         changed: Callable[[], None],
         loaded: Callable[[], None],
@@ -74,7 +76,7 @@ class ServerLink:
         self.problem = _NOT_REACHED
         """Why it is not connected."""
         self._session = session
-        self._key = key
+        self._credential = credential
         self._changed = changed
         self._loaded = loaded
         self._lost = lost
@@ -104,6 +106,10 @@ class ServerLink:
         load = self.load.routers.get(router_key(*router)) if self.load is not None else None
         return load.participants if load is not None else 0
 
+    def dial(self) -> Dial:
+        """How to dial this server, also for its participants. Raises MembershipError."""
+        return self._credential.dial(self.target.server_name)
+
     async def run(self) -> None:
         """Keep the link up until cancelled."""
         try:
@@ -124,11 +130,17 @@ class ServerLink:
         reports: Receiver[ReportedEntry] = Receiver(ReportedEntry)
         methods.on_notification("report", Report, lambda report: self._take_report(reports, report))
         methods.on_notification("load", Load, self._take_load)
-        url = f"http://{self.target.address}{CONTROL_PATH}"
         name = f"MediaServer {self.target.server}"
         try:
+            dial = self.dial()
             connection = await connect(
-                self._session, url, methods, name=name, timeout=CONNECT_SECONDS, silence=SILENCE_SECONDS
+                self._session,
+                dial.url(self.target.address, CONTROL_PATH),
+                methods,
+                name=name,
+                dial=dial,
+                timeout=CONNECT_SECONDS,
+                silence=SILENCE_SECONDS,
             )
         except WireError as error:
             return error
@@ -149,7 +161,7 @@ class ServerLink:
     async def _greet(self, connection: Connection, greeter: Greeter, reports: Receiver[Any]) -> None:
         hello = await greeter.greet(
             connection,
-            self._key,
+            self._credential,
             role="observer",
             cluster_uid=self.target.cluster_uid,
             cluster_name=str(self.target.cluster),

@@ -13,6 +13,7 @@ from aiohttp import (
     ClientWSTimeout,
     WSMessage,
     WSMsgType,
+    WSServerHandshakeError,
     web,
 )
 from aiohttp.http import WSMessageTextBytes
@@ -22,6 +23,8 @@ from mediaserver.gateway.errors import UpstreamError
 from mediaserver.gateway.resources import ObjectKey
 from mediaserver.wire import sockets
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER
+from mediaserver.wire.membership import Dial
+from mediaserver.wire.tls import dial_problem
 
 SUBPROTOCOL = "protoo"
 ROUTER_HEADER = "X-Mafalda-Router"
@@ -57,13 +60,15 @@ class Ending:
     """Without a goodbye of the participant, so that it may come back."""
 
 
-async def dial(session: ClientSession, address: Address, query: str, router: ObjectKey) -> Upstream:
+async def dial(
+    session: ClientSession, address: Address, how: Dial, query: str, router: ObjectKey
+) -> Upstream:
     """Dial a router's participants listener with the participant's own query. Raises UpstreamError.
 
     The error never carries the query: it holds the token.
     """
     host = f"[{address.host}]" if ":" in address.host else address.host
-    url = f"http://{host}:{address.port}{PARTICIPANTS_PATH}"
+    url = how.url(f"{host}:{address.port}", PARTICIPANTS_PATH)
     try:
         async with asyncio.timeout(DIAL_SECONDS):
             return await session.ws_connect(
@@ -73,11 +78,20 @@ async def dial(session: ClientSession, address: Address, query: str, router: Obj
                 timeout=ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 heartbeat=PING_SECONDS,
                 max_msg_size=MAX_FROM_SERVER + 1,
+                ssl=True if how.context is None else how.context,
+                server_hostname=how.server_name,
             )
     except TimeoutError as error:
         raise UpstreamError(f"{url} did not answer within {DIAL_SECONDS:g} s") from error
     except (ClientError, OSError, ValueError) as error:
-        raise UpstreamError(f"{url}: {type(error).__name__}") from error
+        raise UpstreamError(f"{url}: {dial_problem(error, how) or _told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, but not the request."""
+    if isinstance(error, WSServerHandshakeError):
+        return f"it answers HTTP {error.status}"
+    return type(error).__name__
 
 
 class Proxy:

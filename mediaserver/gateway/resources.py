@@ -102,6 +102,8 @@ class Cluster(Resource, frozen=True):
 
 class Endpoint(ResourceStruct, frozen=True):
     address: str = ""
+    server_name: str = ""
+    """The name in the server's certificate; empty: that of its MediaCluster's media servers."""
 
 
 class ServerSpec(ResourceStruct, frozen=True):

@@ -26,7 +26,8 @@ from mediaserver.gateway.resources import ObjectKey
 from mediaserver.gateway.worker_finding import WorkerFinder, WorkerLimits
 from mediaserver.gateway.workers import WorkerDoor
 from mediaserver.wire.listen import ListenAddress, listen
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
+from mediaserver.wire.tls import media_server_name
 
 STOP_SECONDS = 5.0
 """How long participants have to go when the gateway stops."""
@@ -40,7 +41,7 @@ class GatewayConfig:
 
     listen: ListenAddress
     health: ListenAddress
-    cluster_key: ClusterKey
+    credential: Credential
     kubeconfig: Path | None = None
     limits: Limits = field(default_factory=Limits)
     worker_limits: WorkerLimits = field(default_factory=WorkerLimits)
@@ -86,6 +87,8 @@ class Gateway:
         self._worker_door = WorkerDoor(finder, self.metrics.workers, max_tunnels=limits.max_tunnels)
         self._stack.push_async_callback(self.links.close)
         self._stack.push_async_callback(self._keys.close)
+        following = asyncio.create_task(self._config.credential.follow(), name="certificates")
+        self._stack.push_async_callback(_ended, following)
         self.directory.start()
         self._stack.push_async_callback(self.directory.close)
         participants = web.Application()
@@ -115,7 +118,8 @@ class Gateway:
             cluster = self.directory.clusters.get(server.cluster)
             if cluster is not None and server.spec.endpoint.address:
                 address = server.spec.endpoint.address
-                targets[key] = Target(key, address, cluster.key, cluster.metadata.uid)
+                name = server.spec.endpoint.server_name or media_server_name(*cluster.key)
+                targets[key] = Target(key, address, cluster.key, cluster.metadata.uid, name)
         self.links.set_targets(targets)
         self._changed.fire()
 
@@ -125,7 +129,7 @@ class Gateway:
         return ServerLink(
             target,
             self._session,
-            self._config.cluster_key,
+            self._config.credential,
             changed=self._changed.fire,
             loaded=self._loaded.fire,
             lost=self._door.server_lost,
@@ -158,6 +162,11 @@ class Gateway:
         app.router.add_get("/readyz", readyz)
         app.router.add_get("/metrics", scrape)
         return app
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def serve(config: GatewayConfig, stopping: Callable[[], asyncio.Event]) -> None:

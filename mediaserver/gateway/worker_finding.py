@@ -199,8 +199,13 @@ class WorkerFinder:
     ) -> Upstream:
         """Raises Refused: as the server said, or 503 when it says nothing."""
         request = handshake.forwarded(worker_upstream.host_of(address))
+        link = self._links.get(server)
+        if link is None:
+            raise _not_connected(str(server))
         try:
-            answer = await worker_upstream.dial(address, request, min(seconds, worker_upstream.DIAL_SECONDS))
+            answer = await worker_upstream.dial(
+                address, request, min(seconds, worker_upstream.DIAL_SECONDS), how=link.dial()
+            )
         except UpstreamError as error:
             log.warning("media server does not take a worker", server=str(server), reason=str(error))
             text = f"the media server {server} cannot be reached by the gateway"

@@ -9,6 +9,8 @@ from typing import cast
 from mediaserver import shim
 from mediaserver.control.contract import Address
 from mediaserver.gateway.errors import UpstreamError
+from mediaserver.wire.membership import IN_THE_CLEAR, Dial
+from mediaserver.wire.tls import dial_problem
 from mediaserver.wire.upgrade import set_no_delay
 
 DIAL_SECONDS = 2.0
@@ -45,7 +47,9 @@ def host_of(address: Address) -> str:
     return f"{host}:{address.port}"
 
 
-async def dial(address: Address, request: bytes, seconds: float = DIAL_SECONDS) -> Upstream | Answer:
+async def dial(
+    address: Address, request: bytes, seconds: float = DIAL_SECONDS, *, how: Dial = IN_THE_CLEAR
+) -> Upstream | Answer:
     """Connect and send the handshake; what the server says to it.
 
     Raises UpstreamError, which tells nothing of the handshake.
@@ -55,13 +59,20 @@ async def dial(address: Address, request: bytes, seconds: float = DIAL_SECONDS) 
     try:
         async with asyncio.timeout(seconds):
             loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: answering, address.host, address.port)
+            await loop.create_connection(
+                lambda: answering,
+                address.host,
+                address.port,
+                ssl=how.context,
+                server_hostname=how.server_name,
+            )
             answering.send(request)
             answer = await answering.done
     except TimeoutError as error:
         raise UpstreamError(f"{where} did not answer within {seconds:g} s") from error
     except (OSError, ValueError, OverflowError) as error:  # the last two: a host or a port that is none
-        raise UpstreamError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+        problem = dial_problem(error, how) or getattr(error, "strerror", None) or error
+        raise UpstreamError(f"{where}: {problem}") from error
     finally:
         answering.release()
     if isinstance(answer, Upstream) and answer.transport.is_closing():

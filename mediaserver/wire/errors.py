@@ -2,11 +2,13 @@
 
     WireError
     ├── ConnectionLost      the other side is gone or cannot be reached
-    │   └── PeerSilent      its connection is there, but nothing is heard
+    │   ├── PeerSilent      its connection is there, but nothing is heard
+    │   └── HandshakeFailed it is there, but TLS does not come about, or not as it wants it
     ├── DeadlineExceeded    it is there but did not answer in time
     ├── ProtocolError       it says what this side cannot read
     ├── RemoteError         it answered with an error
-    ├── MembershipError     it does not prove that it belongs to the MediaCluster, or a key cannot be used
+    ├── MembershipError     it does not prove that it belongs here, or a credential cannot be used
+    │   └── NoCertificateError  this side has no certificate yet
     ├── TokenError          a token is refused
     ├── ListenError         an address cannot be listened on
     └── ResyncNeededError   a delta does not fit what is held
@@ -39,6 +41,17 @@ class PeerSilent(ConnectionLost):
     """Nothing was heard for too long, not even a heartbeat; the connection was given up."""
 
 
+class HandshakeFailed(ConnectionLost):
+    """The two sides do not agree on TLS, or one does not accept the other's certificate.
+
+    ``problem`` says what to do and does not change from dial to dial.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.problem = problem
+
+
 class DeadlineExceeded(WireError):  # noqa: N818  as above
     """No answer to ``method`` came within ``seconds``; whether it was carried out is unknown."""
 
@@ -63,7 +76,11 @@ class RemoteError(WireError):
 
 
 class MembershipError(WireError):
-    """The other side's proof is wrong, or the cluster key cannot be used."""
+    """The other side's proof or certificate is wrong, or this side's key or certificate cannot be used."""
+
+
+class NoCertificateError(MembershipError):
+    """This side has no certificate (yet), so it can neither dial nor listen."""
 
 
 class TokenError(WireError):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 
-from mediaserver.wire.errors import ListenError
+from mediaserver.wire import tls
+from mediaserver.wire.errors import ListenError, MembershipError
+from mediaserver.wire.membership import Credential
 
 _SHUTDOWN_SECONDS = 2.0
+_TLS_HELLO = r"\x16\x03"
+"""How a TLS client begins (RFC 8446 section 5.1: handshake record), as aiohttp quotes what it can't read."""
 
 
 def _quote_nothing(record: logging.LogRecord) -> bool:
@@ -18,7 +25,10 @@ def _quote_nothing(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
         if record.levelno > logging.INFO:
             record.levelno, record.levelname = logging.INFO, "INFO"
-        record.msg, record.args = f"malformed request: {type(record.exc_info[1]).__name__}", None
+        what = type(record.exc_info[1]).__name__
+        if _TLS_HELLO in str(record.exc_info[1]):
+            what = "it is TLS, but this side has no --tls-dir: give both sides one, or both a cluster key"
+        record.msg, record.args = f"malformed request: {what}", None
         record.exc_info = None
     return True
 
@@ -62,13 +72,33 @@ class Listener:
         await self._runner.cleanup()
 
 
-async def listen(app: web.Application, address: ListenAddress) -> Listener:
-    """Serve ``app``. No access log is written: query strings carry tokens. Raises ListenError."""
+def only(credential: Credential, names: Collection[str]) -> Middleware:
+    """Answers 403, with the reason, to whoever presents a certificate that is for none of ``names``."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            credential.admit(tls.presented(request), names)
+        except MembershipError as error:
+            _log.warning("refused %s: %s", request.remote, error)
+            return web.Response(status=403, text=f"{error}\n")
+        return await handler(request)
+
+    return check
+
+
+async def listen(
+    app: web.Application, address: ListenAddress, *, secured: ssl.SSLContext | None = None
+) -> Listener:
+    """Serve ``app``, by TLS if ``secured`` is given. No access log is written: query strings carry tokens.
+
+    Raises ListenError.
+    """
     runner = web.AppRunner(
         app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
     )
     await runner.setup()
-    site = web.TCPSite(runner, address.host, address.port)
+    site = web.TCPSite(runner, address.host, address.port, ssl_context=secured)
     try:
         await site.start()
     except OSError as error:

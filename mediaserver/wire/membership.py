@@ -1,20 +1,30 @@
-"""Proof that the other side belongs to the same MediaCluster: HMAC over nonces with a shared key.
+"""How two processes show each other that they belong together: a shared key, or certificates.
 
-Both sides send a fresh nonce; each proves the key by an HMAC-SHA256 over its role in the connection
-(dialler or acceptor), the path, both nonces and its identity (who it says it is). So a proof can be
-neither replayed (the other's nonce is fresh), reflected (the role differs), moved to another path, nor
-used under another name. The key itself never travels.
+``Credential`` is what every dialler and every listener is given, so that there is one path for both kinds:
+``ClusterKey`` here, certificates in ``wire.tls``.
+
+With a key the proof is an HMAC over nonces: both sides send a fresh one; each proves the key by HMAC-SHA256
+over its role in the connection (dialler or acceptor), the path, both nonces and its identity (who it says it
+is). So a proof can be neither replayed (the other's nonce is fresh), reflected (the role differs), moved to
+another path, nor used under another name. The key itself never travels.
+
+With certificates proofs are empty: TLS has proved who the other side is, and what is left to check is whether
+its names let it do what it wants to.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
 import secrets
+import ssl
+from collections.abc import Collection, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from mediaserver.wire.errors import MembershipError
 
@@ -23,6 +33,76 @@ Side = Literal["dialler", "acceptor"]
 MIN_KEY_BYTES = 32
 _NONCE_BYTES = 32
 _LABEL = "mafalda-membership-1"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one side's proof is made over: ``nonce`` is its own, ``other_nonce`` its partner's."""
+
+    side: Side
+    path: str
+    nonce: str
+    other_nonce: str
+    identity: str
+    """Who it says it is."""
+
+
+@dataclass(frozen=True)
+class Dial:
+    """How to dial: in the clear, or by TLS to whoever proves to be ``server_name``."""
+
+    context: ssl.SSLContext | None = None
+    server_name: str | None = None
+
+    def url(self, where: str, path: str) -> str:
+        """Of ``path`` at ``where``, which is HOST:PORT with an IPv6 host in brackets."""
+        return f"{'http' if self.context is None else 'https'}://{where}{path}"
+
+
+IN_THE_CLEAR = Dial()
+
+
+class Credential(Protocol):
+    """What a process shows that it belongs by, and checks others with. Never shows a secret."""
+
+    @property
+    def peer_name(self) -> str:
+        """The name in the certificates of this media server's MediaCluster; empty when there are none."""
+        ...
+
+    def listening(self) -> ssl.SSLContext | None:
+        """For listeners; None: in the clear. The same one stays good when certificates are renewed."""
+        ...
+
+    def dial(self, server_name: str) -> Dial:
+        """For one dial to whoever has ``server_name`` in its certificate. Raises MembershipError."""
+        ...
+
+    def prove(self, statement: Statement) -> str:
+        """This side's proof of ``statement``."""
+        ...
+
+    def check(
+        self,
+        claimed: str,
+        statement: Statement,
+        presented: Collection[str] | None,
+        allowed: Collection[str] | None,
+    ) -> None:
+        """Check the other side's proof ``claimed`` of its ``statement``, or the names it has ``presented``.
+
+        ``presented`` are those of its certificate (None: the connection has none), ``allowed`` those of which
+        it needs one (None: who it is was checked by dialling it). Raises MembershipError.
+        """
+        ...
+
+    def admit(self, presented: Collection[str] | None, allowed: Collection[str]) -> None:
+        """Check the names of a side that makes no statement. Raises MembershipError."""
+        ...
+
+    def follow(self) -> Coroutine[Any, Any, None]:
+        """Keep up with what changes on disk, until cancelled."""
+        ...
 
 
 class ClusterKey:
@@ -54,6 +134,39 @@ class ClusterKey:
     def sign(self, message: bytes) -> str:
         """HMAC-SHA256 of ``message`` in hexadecimal."""
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
+
+    # -- as a Credential --------------------------------------------------------------------------------
+
+    @property
+    def peer_name(self) -> str:
+        return ""
+
+    def listening(self) -> None:
+        return None
+
+    def dial(self, server_name: str) -> Dial:
+        return IN_THE_CLEAR
+
+    def prove(self, statement: Statement) -> str:
+        said = statement
+        return proof(self, said.side, said.path, said.nonce, said.other_nonce, said.identity)
+
+    def check(
+        self,
+        claimed: str,
+        statement: Statement,
+        presented: Collection[str] | None,
+        allowed: Collection[str] | None,
+    ) -> None:
+        said = statement
+        verify(self, claimed, said.side, said.path, said.nonce, said.other_nonce, said.identity)
+
+    def admit(self, presented: Collection[str] | None, allowed: Collection[str]) -> None:
+        """Everybody: what a statement is not asked of is guarded otherwise."""
+
+    async def follow(self) -> None:
+        """A key is read once."""
+        await asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
         return "ClusterKey(…)"

@@ -17,18 +17,29 @@ from typing import TypeVar
 
 import msgspec
 import structlog
-from aiohttp import ClientError, ClientSession, ClientWSTimeout, WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import (
+    ClientError,
+    ClientSession,
+    ClientWSTimeout,
+    ServerDisconnectedError,
+    WSCloseCode,
+    WSMessage,
+    WSMsgType,
+    web,
+)
 from aiohttp.http import WSMessageTextBytes
 
-from mediaserver.wire import frames, sockets
+from mediaserver.wire import frames, sockets, tls
 from mediaserver.wire.errors import (
     ConnectionLost,
     DeadlineExceeded,
+    HandshakeFailed,
     PeerSilent,
     ProtocolError,
     RemoteError,
     WireError,
 )
+from mediaserver.wire.membership import IN_THE_CLEAR, Dial
 from mediaserver.wire.methods import Handler, Methods, RpcFailure
 from mediaserver.wire.outbox import Outbox, Socket
 
@@ -41,6 +52,10 @@ MAX_RUNNING = 64
 """Requests of the other side that are handled at the same time; more wait."""
 MAX_WAITING = 1024
 """Requests that may wait; one more closes the connection."""
+CLOSED_UNANSWERED = (
+    "closes the connection without an answer, as one that wants TLS does: if it was started with --tls-dir, "
+    "give this side one, too"
+)
 _CLOSE_SECONDS = 1.0
 _REFUSED_SIZE = frames.MAX_MESSAGE_BYTES + 1  # aiohttp refuses from that size on
 
@@ -92,6 +107,11 @@ class Connection:
         if not isinstance(self.socket, web.WebSocketResponse):
             raise TypeError(f"{self.name} was dialled, not accepted")
         return self.socket
+
+    @property
+    def presented(self) -> frozenset[str] | None:
+        """The names in the other side's certificate; None: there is none, since there is no TLS."""
+        return tls.presented(self.socket)
 
     # -- calling --------------------------------------------------------------------------------------
 
@@ -313,12 +333,16 @@ async def connect(
     methods: Methods,
     *,
     name: str,
+    dial: Dial = IN_THE_CLEAR,
     timeout: float = 5.0,
     heartbeat: float = 1.0,
     silence: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Connection:
-    """Dial ``url`` (http or ws), ``timeout`` seconds at most. Raises ConnectionLost."""
+    """Dial ``url`` (which ``dial`` made), ``timeout`` seconds at most. Raises ConnectionLost.
+
+    That is HandshakeFailed when TLS, or the lack of it, is why.
+    """
     try:
         async with asyncio.timeout(timeout):
             socket = await session.ws_connect(
@@ -326,10 +350,17 @@ async def connect(
                 timeout=ClientWSTimeout(ws_close=_CLOSE_SECONDS),
                 max_msg_size=_REFUSED_SIZE,
                 decode_text=False,
+                ssl=True if dial.context is None else dial.context,
+                server_hostname=dial.server_name,
             )
     except TimeoutError as error:
         raise ConnectionLost(f"{name} at {url} did not answer within {timeout:g} s") from error
     except (ClientError, OSError, ValueError) as error:
+        problem = tls.dial_problem(error, dial)
+        if problem is not None:
+            raise HandshakeFailed(f"{name} at {url}", problem) from error
+        if isinstance(error, ServerDisconnectedError):
+            raise ConnectionLost(f"{name} at {url} {CLOSED_UNANSWERED}") from error
         raise ConnectionLost(f"{name} at {url}: {str(error) or type(error).__name__}") from error
     return Connection(socket, methods, name=name, heartbeat=heartbeat, silence=silence, clock=clock)
 

@@ -20,7 +20,8 @@ from mafalda_operator.app import LeadershipLostError, LeaseUnusableError, Operat
 from mediaserver.wire import logs
 from mediaserver.wire.errors import ListenError, MembershipError
 from mediaserver.wire.listen import ListenAddress
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
+from mediaserver.wire.tls import Certificates, load_credential
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +58,32 @@ class _Listen(click.ParamType[ListenAddress]):
 @click.option(
     "--cluster-key-file",
     type=_FILE,
-    required=True,
     envvar="MAFALDA_CLUSTER_KEY_FILE",
-    help="The secret shared with media servers and gateways: 32 bytes or more, raw or base64.",
+    help="The secret shared with media servers and gateways: 32 bytes or more, raw or base64. Or one of the "
+    "next two.",
+)
+@click.option(
+    "--tls-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="MAFALDA_TLS_DIR",
+    help="TLS both ways with the tls.crt, tls.key and ca.crt in it, read again when they change.",
+)
+@click.option(
+    "--tls-issue",
+    is_flag=True,
+    help="TLS both ways with a CA of the operator's own, which makes and renews every certificate.",
+)
+@click.option(
+    "--tls-ca-secret",
+    default="mafalda-ca",
+    metavar="NAME",
+    help="The Secret of that CA, in --lease-namespace; made if there is none.",
+)
+@click.option(
+    "--tls-gateway-secret",
+    default="mafalda-gateway-tls",
+    metavar="NAME",
+    help="The Secret of the gateways' certificate, in --lease-namespace.",
 )
 @click.option(
     "--metrics-listen",
@@ -97,7 +121,11 @@ class _Listen(click.ParamType[ListenAddress]):
 )
 def main(
     kubeconfig: Path | None,
-    cluster_key_file: Path,
+    cluster_key_file: Path | None,
+    tls_dir: Path | None,
+    tls_issue: bool,
+    tls_ca_secret: str,
+    tls_gateway_secret: str,
     metrics_listen: ListenAddress,
     lease_namespace: str,
     lease_name: str,
@@ -112,26 +140,38 @@ def main(
     """
     logs.configure(log_level, log_format)
     try:
-        key = ClusterKey.load(cluster_key_file)
+        credential = _credential(cluster_key_file, tls_dir, issue=tls_issue)
     except MembershipError as error:
-        raise click.BadParameter(str(error), param_hint="--cluster-key-file") from error
+        raise click.UsageError(str(error)) from error
     settings = Settings(
         kubeconfig=kubeconfig,
-        cluster_key_file=cluster_key_file,
         metrics_listen=metrics_listen,
         lease_namespace=lease_namespace,
         lease_name=lease_name,
         identity=identity or f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(3)}",
         namespaces=namespaces,
+        tls_ca_secret=tls_ca_secret if tls_issue else None,
+        tls_gateway_secret=tls_gateway_secret,
     )
-    sys.exit(run(settings, key))
+    sys.exit(run(settings, credential))
 
 
-def run(settings: Settings, key: ClusterKey) -> int:
+def _credential(key_file: Path | None, tls_dir: Path | None, *, issue: bool) -> Credential:
+    """Raises MembershipError."""
+    if not issue:
+        if key_file is None and tls_dir is None:
+            raise MembershipError("give one of --tls-issue, --tls-dir DIR and --cluster-key-file FILE")
+        return load_credential(key_file, tls_dir, "operator")
+    if key_file is not None or tls_dir is not None:
+        raise MembershipError("--tls-issue excludes --tls-dir and --cluster-key-file: give one of the three")
+    return Certificates(lacking="the operator has no certificate yet: it has not read or made its CA")
+
+
+def run(settings: Settings, credential: Credential) -> int:
     """The process's exit code."""
 
     async def serve() -> None:
-        await Operator(settings, key).run()
+        await Operator(settings, credential).run()
 
     try:
         uvloop.run(serve())

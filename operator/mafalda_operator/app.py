@@ -35,7 +35,7 @@ from mafalda_operator.planning.actions import EventNote
 from mafalda_operator.planning.guard import Withheld
 from mafalda_operator.store import Store
 from mediaserver.wire.listen import ListenAddress, listen
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
 
 FIRST_CONTACT_SECONDS = 8.0
 """How long refusals are put down to a control plane that is still starting."""
@@ -51,20 +51,23 @@ class StartError(Exception):
 @dataclass(frozen=True)
 class Settings:
     kubeconfig: Path | None
-    cluster_key_file: Path
     metrics_listen: ListenAddress
     lease_namespace: str
     lease_name: str
     identity: str
     namespaces: tuple[str, ...] = ()
     """Absent: all."""
+    tls_ca_secret: str | None = None
+    """The Secret of the CA that the operator makes certificates by, in ``lease_namespace``; None: none."""
+    tls_gateway_secret: str = "mafalda-gateway-tls"
 
 
 class Operator:
     """Make it, then ``run`` it once."""
 
-    def __init__(self, settings: Settings, key: ClusterKey) -> None:
+    def __init__(self, settings: Settings, credential: Credential) -> None:
         self.settings = settings
+        self._credential = credential
         self.metrics = Metrics()
         self._lag = health.LagMeter()
         credentials = Credentials(settings.kubeconfig)
@@ -91,7 +94,7 @@ class Operator:
         )
         self._writers = Writers(allowed=lambda: self._leadership.active)
         self._links = ServerLinks(
-            key, Epochs(lambda: self._leadership.epoch, self._leadership.meet), self._loop.heard
+            credential, Epochs(lambda: self._leadership.epoch, self._leadership.meet), self._loop.heard
         )
         self._effects = self._make_effects()
         self._stop = asyncio.Event()
@@ -107,7 +110,7 @@ class Operator:
         listener = await listen(app, self.settings.metrics_listen)
         log.info("operator started", identity=self.settings.identity, metrics=str(listener.address))
         try:
-            await beside(self._stop.wait(), self._work(), self._lag.run())
+            await beside(self._stop.wait(), self._work(), self._lag.run(), self._credential.follow())
         finally:
             await listener.close()
             await self._api.close()

@@ -30,6 +30,7 @@ from mafalda_operator.effects.status import StatusWriter
 from mafalda_operator.metrics import Metrics
 from mafalda_operator.model import EVERYTHING, Inventory, MediaCluster, ObjectKey, Scope, Snapshot
 from mafalda_operator.planning import Memory, Plan, plan
+from mediaserver.wire.tls import media_server_name
 
 FULL_PLAN_PERIOD = 120.0
 """Seconds between plans of everything, changed or not."""
@@ -265,7 +266,14 @@ class Loop:
                 continue
             yield (
                 server.key,
-                Target(server.key, server.address, cluster.key, cluster.uid, cluster.silence_timeout),
+                Target(
+                    server=server.key,
+                    address=server.address,
+                    cluster=cluster.key,
+                    cluster_uid=cluster.uid,
+                    silence=cluster.silence_timeout,
+                    server_name=server.tls_name or media_server_name(*cluster.key),
+                ),
             )
 
     def _scope_of(self, kind: str, key: ObjectKey) -> Scope:

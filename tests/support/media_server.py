@@ -85,7 +85,7 @@ class MediaServer:
         self.host = CascadeHost(
             pool=self.pool,
             instance_id=f"{name}-1",
-            cluster_key=key,
+            credential=key,
             identity=Identity(cluster_uid=ISSUER, server_name=self.name),
         )
         self.endpoint = SignallingEndpoint(self.host, config=settings)

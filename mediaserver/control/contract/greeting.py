@@ -1,4 +1,4 @@
-"""The first exchange on `/control`: each side proves that it belongs to the MediaCluster.
+"""The first exchange on `/control`: each side proves that it belongs to the MediaCluster (wire.membership).
 
 The server opens with a ``challenge``; the dialler's ``hello`` answers its nonce; the server's answer
 proves the server. Both sides of the identity strings live here, since they must agree to the letter.
@@ -7,6 +7,7 @@ proves the server. Both sides of the identity strings live here, since they must
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import msgspec
 
@@ -20,11 +21,19 @@ from mediaserver.control.contract import (
 )
 from mediaserver.wire import membership
 from mediaserver.wire.errors import ConnectionLost, DeadlineExceeded
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential, Statement
 from mediaserver.wire.rpc import Connection, Methods
+from mediaserver.wire.tls import GATEWAY_NAME, OPERATOR_NAME
 
 GREETING_SECONDS = 3.0
 """How long each of the two steps may take."""
+
+_NAMES: dict[Role, frozenset[str]] = {
+    "operator": frozenset({OPERATOR_NAME}),
+    "observer": frozenset({OPERATOR_NAME, GATEWAY_NAME}),
+    "peer": frozenset(),
+}
+"""Which certificates may take a role here."""
 
 
 def dialler_identity(hello: ControlHello) -> str:
@@ -37,19 +46,21 @@ def acceptor_identity(hello: ServerHello) -> str:
     return membership.identity(hello.cluster_uid, hello.instance_id)
 
 
-def verify_dialler(key: ClusterKey, hello: ControlHello, server_nonce: str) -> None:
-    """Check a dialler's proof. Raises MembershipError."""
-    membership.verify(
-        key, hello.proof, "dialler", CONTROL_PATH, hello.nonce, server_nonce, dialler_identity(hello)
-    )
+def verify_dialler(
+    credential: Credential, hello: ControlHello, server_nonce: str, presented: Collection[str] | None = None
+) -> None:
+    """Check a dialler's proof, or that its certificate, with the names ``presented``, is one for its role.
+
+    Raises MembershipError.
+    """
+    statement = Statement("dialler", CONTROL_PATH, hello.nonce, server_nonce, dialler_identity(hello))
+    credential.check(hello.proof, statement, presented, _NAMES[hello.role])
 
 
-def prove_acceptor(key: ClusterKey, hello: ServerHello, dialler_nonce: str) -> ServerHello:
+def prove_acceptor(credential: Credential, hello: ServerHello, dialler_nonce: str) -> ServerHello:
     """``hello`` with its proof put in; ``hello.nonce`` is the nonce of the challenge."""
-    proof = membership.proof(
-        key, "acceptor", CONTROL_PATH, hello.nonce, dialler_nonce, acceptor_identity(hello)
-    )
-    return msgspec.structs.replace(hello, proof=proof)
+    statement = Statement("acceptor", CONTROL_PATH, hello.nonce, dialler_nonce, acceptor_identity(hello))
+    return msgspec.structs.replace(hello, proof=credential.prove(statement))
 
 
 class Greeter:
@@ -66,7 +77,7 @@ class Greeter:
     async def greet(
         self,
         connection: Connection,
-        key: ClusterKey,
+        credential: Credential,
         *,
         role: Role,
         cluster_uid: str,
@@ -91,15 +102,11 @@ class Greeter:
             proof="",
             epoch=epoch,
         )
-        proof = membership.proof(
-            key, "dialler", CONTROL_PATH, nonce, challenge.nonce, dialler_identity(hello)
-        )
-        answer = await connection.call(
-            "hello", msgspec.structs.replace(hello, proof=proof), ServerHello, timeout=GREETING_SECONDS
-        )
-        membership.verify(
-            key, answer.proof, "acceptor", CONTROL_PATH, challenge.nonce, nonce, acceptor_identity(answer)
-        )
+        own = Statement("dialler", CONTROL_PATH, nonce, challenge.nonce, dialler_identity(hello))
+        hello = msgspec.structs.replace(hello, proof=credential.prove(own))
+        answer = await connection.call("hello", hello, ServerHello, timeout=GREETING_SECONDS)
+        other = Statement("acceptor", CONTROL_PATH, challenge.nonce, nonce, acceptor_identity(answer))
+        credential.check(answer.proof, other, connection.presented, None)
         return answer
 
     async def _await_challenge(self, connection: Connection) -> Challenge:

@@ -18,7 +18,8 @@ from mafalda_operator.effects.errors import KubeError, NotFound
 from mafalda_operator.model import MediaCluster, MediaServer, ObjectKey
 from mediaserver.control.contract import Empty, TenantWorker, TenantWorkers
 from mediaserver.wire.errors import MembershipError, WireError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
+from mediaserver.wire.tls import load_credential
 
 ANSWER_SECONDS = 5.0
 AT_ONCE = 64
@@ -51,8 +52,12 @@ class Answer(NamedTuple):
     "--cluster-key-file",
     "key_file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    required=True,
-    help="The key that the media servers were started with: they answer nobody else.",
+    help="The key that the media servers were started with: they answer nobody else. Or --tls-dir.",
+)
+@click.option(
+    "--tls-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="tls.crt, tls.key and ca.crt of an operator or a gateway, for media servers with --tls-dir.",
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
@@ -60,7 +65,8 @@ def workers(
     context: click.Context,
     cluster: ObjectKey | None,
     kubeconfig: Path | None,
-    key_file: Path,
+    key_file: Path | None,
+    tls_dir: Path | None,
     output: Literal["table", "json"],
 ) -> None:
     """List the mediasoup workers that run for applications on the media servers.
@@ -71,8 +77,8 @@ def workers(
     Exit code 1 when a server couldn't be asked; what the others say is listed all the same.
     """
     try:
-        key = ClusterKey.load(key_file)
-        answers = asyncio.run(_ask_all(kubeconfig, key, cluster))
+        credential = load_credential(key_file, tls_dir, "observer")
+        answers = asyncio.run(_ask_all(kubeconfig, credential, cluster))
     except (MembershipError, KubeError) as error:
         raise click.ClickException(str(error)) from error
     rows = [(answer.server, worker) for answer in answers for worker in answer.workers]
@@ -89,13 +95,15 @@ def workers(
     context.exit(1 if problems else 0)
 
 
-async def _ask_all(kubeconfig: Path | None, key: ClusterKey, cluster: ObjectKey | None) -> list[Answer]:
+async def _ask_all(
+    kubeconfig: Path | None, credential: Credential, cluster: ObjectKey | None
+) -> list[Answer]:
     api = KubeApi(Credentials(kubeconfig))
     try:
         found = await find(api, cluster)
     finally:
         await api.close()
-    return await ask(found, key)
+    return await ask(found, credential)
 
 
 async def find(api: KubeApi, cluster: ObjectKey | None) -> Found:
@@ -113,7 +121,7 @@ async def find(api: KubeApi, cluster: ObjectKey | None) -> Found:
     return Found([one for one in servers if one.address and cluster in (None, one.cluster)], clusters)
 
 
-async def ask(found: Found, key: ClusterKey) -> list[Answer]:
+async def ask(found: Found, credential: Credential) -> list[Answer]:
     """What each of the servers says, ordered by name. Many are asked at a time: one that is gone is slow."""
     turn = asyncio.Semaphore(AT_ONCE)
     servers = sorted(found.servers, key=lambda server: server.key)
@@ -121,14 +129,14 @@ async def ask(found: Found, key: ClusterKey) -> list[Answer]:
 
         async def one(server: MediaServer) -> Answer:
             async with turn:
-                return await _ask(session, server, found.clusters.get(server.cluster), key)
+                return await _ask(session, server, found.clusters.get(server.cluster), credential)
 
         asking = [group.create_task(one(server)) for server in servers]
     return [task.result() for task in asking]
 
 
 async def _ask(
-    session: ClientSession, server: MediaServer, cluster: MediaCluster | None, key: ClusterKey
+    session: ClientSession, server: MediaServer, cluster: MediaCluster | None, credential: Credential
 ) -> Answer:
     if cluster is None:
         return Answer(server.key, [], f"it names MediaCluster {server.cluster}; there is none")
@@ -136,10 +144,11 @@ async def _ask(
         async with observing(
             session,
             server.address,
-            key,
+            credential,
             server=server.key,
             cluster=cluster.key,
             cluster_uid=cluster.uid,
+            server_name=server.tls_name,
         ) as connection:
             told = await connection.call("tenants", Empty(), TenantWorkers, timeout=ANSWER_SECONDS)
     except WireError as error:

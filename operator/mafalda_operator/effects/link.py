@@ -35,7 +35,7 @@ from mediaserver.control.contract import (
 )
 from mediaserver.control.contract.greeting import Greeter
 from mediaserver.wire.errors import ConnectionLost, ProtocolError, RemoteError, ResyncNeededError, WireError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
 from mediaserver.wire.replica import Delta, Receiver, Sender
 from mediaserver.wire.rpc import Connection, Methods, connect
 
@@ -57,6 +57,8 @@ class Target:
     cluster: ObjectKey
     cluster_uid: str
     silence: float
+    server_name: str = ""
+    """The name that its certificate must have, if there is TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class ControlLink:
         self,
         target: Target,
         session: ClientSession,
-        key: ClusterKey,
+        credential: Credential,
         epochs: Epochs,
         on_heard: Callable[[Heard], None],
         *,
@@ -120,7 +122,8 @@ class ControlLink:
         rng: random.Random | None = None,
     ) -> None:
         self.target = target
-        self._session, self._key, self._epochs, self._on_heard = session, key, epochs, on_heard
+        self._session, self._epochs, self._on_heard = session, epochs, on_heard
+        self._credential = credential
         self._clock = clock
         self._backoff = Backoff(first=0.2, longest=5.0, rng=rng or random.Random())
         self._connection: Connection | None = None
@@ -191,10 +194,12 @@ class ControlLink:
         methods = self._methods()
         greeter = Greeter(methods)
         try:
+            dial = self._credential.dial(self.target.server_name)
             connection = await connect(
                 self._session,
-                f"http://{self.target.address}{CONTROL_PATH}",
+                dial.url(self.target.address, CONTROL_PATH),
                 methods,
+                dial=dial,
                 name=f"media server {self.target.server}",
                 silence=self.target.silence,
                 clock=self._clock,
@@ -240,7 +245,7 @@ class ControlLink:
         target = self.target
         hello = await greeter.greet(
             connection,
-            self._key,
+            self._credential,
             role="operator",
             cluster_uid=target.cluster_uid,
             cluster_name=str(target.cluster),

@@ -21,7 +21,9 @@ from mediaserver.control.contract import (
 from mediaserver.wire.errors import (
     ConnectionLost,
     DeadlineExceeded,
+    HandshakeFailed,
     MembershipError,
+    NoCertificateError,
     ProtocolError,
     RemoteError,
     WireError,
@@ -40,10 +42,6 @@ class SilentReportError(WireError):
 
 
 _REFUSALS = {
-    ERROR_BAD_PROOF: (
-        "BadProof",
-        "refuses this operator's proof of membership: give both the same --cluster-key-file",
-    ),
     ERROR_VERSION_SKEW: (
         "VersionSkew",
         f"does not speak control protocol {CONTROL_PROTOCOL}: run the same release on operator and server",
@@ -61,12 +59,16 @@ def problem_of(error: WireError, address: str) -> ConnectionProblem:
         return _refused(error, address)
     if isinstance(error, VersionSkewError):
         return ConnectionProblem("VersionSkew", f"{address}: {error}: run the same release on both")
+    if isinstance(error, NoCertificateError):
+        return ConnectionProblem("NoCertificate", f"{address} is not dialled: {error}")
     if isinstance(error, MembershipError):
         return ConnectionProblem(
             "BadProof",
             f"{address} does not prove that it belongs to this MediaCluster:"
-            " check spec.endpoint.address, and give both the same --cluster-key-file",
+            f" check spec.endpoint.address, and give both the same --cluster-key-file, or both a --tls-dir",
         )
+    if isinstance(error, HandshakeFailed):
+        return ConnectionProblem("TLSFailed", f"{address}: {error.problem}")
     if isinstance(error, ProtocolError):
         return ConnectionProblem("Garbage", _not_a_server(address))
     if isinstance(error, DeadlineExceeded | SilentReportError):
@@ -79,6 +81,8 @@ def problem_of(error: WireError, address: str) -> ConnectionProblem:
 
 
 def _refused(error: RemoteError, address: str) -> ConnectionProblem:
+    if error.code == ERROR_BAD_PROOF:
+        return ConnectionProblem("BadProof", f"{address} refuses this operator: {error.message}")
     if error.code == ERROR_OTHER_CLUSTER:
         return ConnectionProblem("OtherCluster", f"{address}: {error.message}")
     reason, message = _REFUSALS.get(error.code, ("Rejected", f"answers with an error: {error.message}"))
@@ -122,5 +126,5 @@ def _unreachable(cause: OSError, address: str) -> ConnectionProblem:
 def _not_a_server(address: str) -> str:
     return (
         f"{address} does not speak the control protocol: is spec.endpoint.address a media server's"
-        " --internal-listen?"
+        " --internal-listen, and do both sides have a --tls-dir, or both a --cluster-key-file?"
     )

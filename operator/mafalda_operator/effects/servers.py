@@ -14,7 +14,7 @@ from mafalda_operator.effects.link import ControlLink, Epochs, Heard, Target
 from mafalda_operator.model import ObjectKey, ServerView
 from mafalda_operator.planning.book import ServerChange
 from mediaserver.control.contract import DesiredEntry
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import Credential
 
 log = structlog.get_logger(__name__)
 
@@ -24,14 +24,14 @@ class ServerLinks:
 
     def __init__(
         self,
-        key: ClusterKey,
+        credential: Credential,
         epochs: Epochs,
         on_heard: Callable[[Heard], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self._key, self._epochs, self._on_heard = key, epochs, on_heard
+        self._credential, self._epochs, self._on_heard = credential, epochs, on_heard
         self._clock, self._rng = clock, rng
         self._session: ClientSession | None = None
         self._links: dict[ObjectKey, ControlLink] = {}
@@ -91,7 +91,13 @@ class ServerLinks:
         if self._session is None:
             raise RuntimeError("open() was not called")
         link = ControlLink(
-            target, self._session, self._key, self._epochs, self._on_heard, clock=self._clock, rng=self._rng
+            target,
+            self._session,
+            self._credential,
+            self._epochs,
+            self._on_heard,
+            clock=self._clock,
+            rng=self._rng,
         )
         self._links[server] = link
         task = asyncio.create_task(link.run(), name=f"control link {server}")

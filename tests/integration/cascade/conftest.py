@@ -145,7 +145,7 @@ class Site:
         return CascadeHost(
             pool=self.pool,
             instance_id=secrets.token_hex(4),
-            cluster_key=self.key,
+            credential=self.key,
             identity=Identity(cluster_uid="uid-1", server_name=self.name),
             pipe_protocol=self.pipe_protocol,
         )

@@ -240,7 +240,7 @@ async def test_a_server_that_never_reports_is_a_problem(rig: Rig, monkeypatch: p
 @pytest.mark.parametrize(
     ("error", "reason", "remedy"),
     [
-        (RemoteError(ERROR_BAD_PROOF, "bad"), "BadProof", "--cluster-key-file"),
+        (RemoteError(ERROR_BAD_PROOF, "give the same --cluster-key-file"), "BadProof", "--cluster-key-file"),
         (RemoteError(ERROR_OTHER_CLUSTER, "restart it with --forget"), "OtherCluster", "--forget"),
         (RemoteError(ERROR_VERSION_SKEW, "old"), "VersionSkew", "same release"),
         (RemoteError(ERROR_STALE_EPOCH, "old"), "StaleEpoch", "raises its own"),
