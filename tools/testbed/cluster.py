@@ -129,7 +129,8 @@ class Testbed:
             "coredns": control_plane.coredns_command,
         }
         if name == "kube-proxy":
-            return control_plane.proxy_command(self.programs, self.paths, CONTROL_PLANE)
+            # It waits until its node exists; that of another serves as well, since no service is local here.
+            return control_plane.proxy_command(self.programs, self.paths, self.nodes[0].name)
         return commands[name](self.programs, self.paths)
 
     def await_answer(self) -> None:

@@ -136,15 +136,18 @@ def corefile(paths: Paths) -> str:
     that a test sees what changed.
     """
     return f"""\
-.:53 {{
+{DOMAIN}:53 in-addr.arpa:53 {{
     bind {GATEWAY}
     errors
-    kubernetes {DOMAIN} in-addr.arpa {{
+    kubernetes {{
         kubeconfig {paths.kubeconfig_of("coredns")} mafalda
         pods verified
         ttl 1
     }}
-    template ANY ANY . {{
+}}
+.:53 {{
+    bind {GATEWAY}
+    template ANY ANY {{
         rcode NXDOMAIN
     }}
 }}

@@ -6,7 +6,7 @@ Every function may be called again: it makes only what is not there.
 from collections.abc import Sequence
 
 from testbed.errors import NotRunningError
-from testbed.layout import BRIDGE, CONTROL_PLANE, GATEWAY, Node
+from testbed.layout import BRIDGE, CONTROL_PLANE, GATEWAY, SERVICES, Node
 from testbed.running import NAMESPACES, entered, run, succeeds
 
 
@@ -20,6 +20,8 @@ def make_control_plane() -> None:
         _ip(CONTROL_PLANE, "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
     _ip(CONTROL_PLANE, "addr", "replace", f"{GATEWAY}/24", "dev", BRIDGE)
     _ip(CONTROL_PLANE, "link", "set", BRIDGE, "up")
+    # Any way out will do: kube-proxy turns a service's address into a pod's after this choice.
+    _ip(CONTROL_PLANE, "route", "replace", SERVICES, "dev", BRIDGE)
     _sysctl(CONTROL_PLANE, "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=0")
 
 
