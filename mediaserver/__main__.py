@@ -187,6 +187,7 @@ def build_config(
     participants_listen: str,
     health_listen: str,
     client_addresses: Sequence[str],
+    ip_families: Sequence[Literal["IPv4", "IPv6"]],
     announce: Sequence[str],
     announce_from: Sequence[AnnounceType],
     addresses_dir: Path | None,
@@ -208,7 +209,7 @@ def build_config(
 ) -> ServerConfig:
     """The settings from the options' texts; raises ConfigError."""
     first, last = parse_ports("--pipe-ports", pipe_ports)
-    hosts = client_hosts(client_addresses)
+    hosts = client_hosts(client_addresses, ip_families)
     query = address_query(
         announces(announce, announce_from, announce_order),
         hosts=hosts,

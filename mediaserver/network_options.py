@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
-from mediaserver.addresses import ANNOUNCE_TYPES, AddressQuery, Announce, AnnounceType, is_wildcard
+from mediaserver.addresses import ANNOUNCE_TYPES, AddressQuery, Announce, AnnounceType, family, is_wildcard
 from mediaserver.config import ConfigError, parse_ip, split_commas
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 _OPTIONS = (
+    click.option(
+        "--ip-family",
+        "ip_families",
+        type=click.Choice(["IPv4", "IPv6"]),
+        multiple=True,
+        help="Of --client-address take only those of this family. May be repeated: both, in that order.",
+    ),
     click.option(
         "--announce",
         multiple=True,
@@ -85,12 +92,28 @@ def _plain(address: str) -> str:
         return address
 
 
-def client_hosts(texts: Sequence[str]) -> tuple[str, ...]:
-    """Raises ConfigError."""
+def client_hosts(texts: Sequence[str], wanted: Sequence[Literal["IPv4", "IPv6"]] = ()) -> tuple[str, ...]:
+    """Of `texts` those of the families `wanted`, in that order; all if none is wanted.
+
+    Raises ConfigError.
+    """
     hosts = tuple(parse_ip("--client-address", text) for text in split_commas(texts))
     if not hosts:
         raise ConfigError("--client-address", "there is none; name the address to listen on")
-    return hosts
+    if not wanted:
+        return hosts
+    chosen: list[str] = []
+    for version in dict.fromkeys(wanted):
+        of_family = [host for host in hosts if f"IPv{family(host)}" == version]
+        if not of_family:
+            raise ConfigError(
+                "--ip-family",
+                f"there is no {version} address among {', '.join(hosts)} of --client-address; give the "
+                "network that family (a dual-stack cluster), or do without it (spec.network.ipFamilies of "
+                "the MediaCluster)",
+            )
+        chosen += of_family
+    return tuple(chosen)
 
 
 def address_query(

@@ -49,6 +49,7 @@ class ServerFacts:
         It stands in for a listener that is bound to every address, which nobody could dial.
         """
         pool = self.pool
+        addresses = [*(pool.announced or pool.client_hosts)]
         internal = _dialable(self.internal, reached_at)
         return ServerHello(
             protocol_version=CONTROL_PROTOCOL,
@@ -63,7 +64,7 @@ class ServerFacts:
             peer=internal,
             participants=_dialable(self.participants, reached_at),
             client=PortRange(
-                host=pool.announced[0] if pool.announced else pool.client_host,
+                host=addresses[0],
                 port=pool.client_port,
                 end_port=pool.client_port + pool.workers - 1,
             ),
@@ -72,6 +73,7 @@ class ServerFacts:
             proof="",
             zone=self.zone,
             tenants=self.tenants,
+            client_addresses=addresses,
         )
 
 

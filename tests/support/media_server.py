@@ -71,9 +71,18 @@ async def until(condition: Callable[[], Any], what: str, timeout: float = 10.0) 
 class MediaServer:
     """One media server. `open` makes a router of the session on it."""
 
-    def __init__(self, name: str, key: ClusterKey, pipes: range, settings: SignallingSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: ClusterKey,
+        pipes: range,
+        settings: SignallingSettings,
+        *,
+        listening: PoolConfig | None = None,
+    ) -> None:
+        """`listening` says where the worker listens; absent: on any free port of HOST."""
         self.name = f"media/{name}"
-        config = PoolConfig(
+        config = listening or PoolConfig(
             workers=1,
             client_host=HOST,
             client_port=1,  # not used: see _spawn
@@ -81,7 +90,7 @@ class MediaServer:
             pipe_port=pipes.start,
             pipe_end_port=pipes.stop - 1,
         )
-        self.pool = WorkerPool(config, spawn=self._spawn)
+        self.pool = WorkerPool(config, spawn=None if listening else self._spawn)
         self.host = CascadeHost(
             pool=self.pool,
             instance_id=f"{name}-1",

@@ -102,6 +102,20 @@ def test_a_dual_stack(flags: tuple[str, ...]) -> None:
     assert pool.announced_address == "203.0.113.7", "what tenants get leads to the first host"
 
 
+@pytest.mark.parametrize(
+    ("families", "hosts"),
+    [
+        ((), ("10.0.0.1", "fd00::1")),
+        (("IPv4",), ("10.0.0.1",)),
+        (("IPv6",), ("fd00::1",)),
+        (("IPv6", "IPv4"), ("fd00::1", "10.0.0.1")),
+    ],
+)
+def test_families_are_chosen_of_the_pods_addresses(families: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+    flags = [f"--ip-family={family}" for family in families]
+    assert parse("--client-address=10.0.0.1,fd00::1", *flags).pool.client_hosts == hosts
+
+
 @pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1"])
 def test_listeners_on_one_address(host: str) -> None:
     config = parse(f"--listen-address={host}", "--internal-listen=:4010", "--health-listen=127.0.0.1:4012")
@@ -118,6 +132,11 @@ def test_listeners_on_one_address(host: str) -> None:
         (["--listen-address=10.0.0.1", "--health-listen=:x"], "--health-listen", ["HOST:PORT"]),
         (["--client-address=pod"], "--client-address", ["'pod'", "not an IP address"]),
         (["--client-address="], "--client-address", ["none"]),
+        (
+            ["--client-address=10.0.0.1", "--ip-family=IPv4", "--ip-family=IPv6"],
+            "--ip-family",
+            ["no IPv6 address", "10.0.0.1", "ipFamilies"],
+        ),
         (["--client-address=::1", "--client-address=::1"], "--client-address", ["twice"]),
         (
             ["--client-address=0.0.0.0,10.0.0.1", "--announce=203.0.113.7"],

@@ -110,7 +110,7 @@ class ServerHello(WireStruct, frozen=True):
     peer: Address
     participants: Address
     client: PortRange
-    """Where participants' media arrives: announced address; slot n listens on UDP and TCP port + n."""
+    """Where participants' media arrives: first announced address; slot n listens on UDP and TCP port + n."""
     pipe: PortRange
     nonce: str
     proof: str
@@ -119,6 +119,8 @@ class ServerHello(WireStruct, frozen=True):
     """It does as ``RouterEntry.leaving`` says; older servers don't know it."""
     tenants: TenantOffer | None = None
     """None: it runs no workers for applications."""
+    client_addresses: list[str] = []
+    """All addresses that participants are told, in order; the first is `client.host`."""
 
 
 # -- desired state --------------------------------------------------------------------------------------
