@@ -12,8 +12,9 @@ What is lower in this picture is started first and closed last.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from importlib import metadata
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from prometheus_client.core import Metric
 from mediaserver import shim
 from mediaserver.cascade import CascadeHost, Identity
 from mediaserver.config import ServerConfig
-from mediaserver.control.contract import CONTROL_PATH, PEER_PATH, ControlHello
+from mediaserver.control.contract import CONTROL_PATH, PEER_PATH, ControlHello, LeavingState
 from mediaserver.control.converge import Converger
 from mediaserver.control.endpoint import ControlEndpoint
 from mediaserver.control.facts import ServerFacts
@@ -50,6 +51,8 @@ ResultT = TypeVar("ResultT")
 
 CLOSE_DEADLINE = 8.0
 """Seconds that each part has to end."""
+EMPTY_PATIENCE = 5.0
+"""Seconds that a server which is to end waits for the operator to move routers that nobody uses."""
 _DRAIN_TICK = 0.1
 
 
@@ -93,7 +96,17 @@ class MediaServer:
         )
         self.converger = Converger(self.host, self.pool, clock=clock)
         self.tenants = None if config.tenants is None else self._make_tenants(config.tenants)
-        self._reporting = Reporting(self.host, self.pool, self.converger, tenants=self.tenants, clock=clock)
+        self.signalling = SignallingEndpoint(
+            self.host, config=SignallingSettings(announced=config.pool.announced)
+        )
+        self._reporting = Reporting(
+            self.host,
+            self.pool,
+            self.converger,
+            tenants=self.tenants,
+            attached=self.signalling.participants_of,
+            clock=clock,
+        )
         self.control = ControlEndpoint(
             facts=self._facts,
             pool=self.pool,
@@ -104,15 +117,13 @@ class MediaServer:
             on_identity=self._identify,
             clock=clock,
         )
-        self.signalling = SignallingEndpoint(
-            self.host, config=SignallingSettings(announced=config.pool.announced)
-        )
         self.workers = WorkerEndpoint(self.tenants, clock=clock)
         self._lag = LoopLag(clock)
         self.host.on_router_closed.subscribe(lambda _: self.converger.wake())
         self.host.on_state_change.subscribe(lambda _: self.control.changed())
         self.converger.on_change.subscribe(lambda _: self.control.changed())
         self.pool.on_change.subscribe(lambda _: self.control.changed())
+        self.signalling.on_left.subscribe(lambda _: self.control.changed())
 
     def _make_tenants(self, settings: TenantSettings) -> Tenants:
         def server_name() -> str:
@@ -151,23 +162,46 @@ class MediaServer:
         log.info("media server runs", instance=self._facts.instance_id, workers=len(self.pool.slots))
 
     async def drain(self, timeout: float, at_once: asyncio.Event) -> None:
-        """Takes no new participants or routers; waits till nobody is left, `timeout` passes or `at_once`."""
+        """Says that the server leaves, and waits till it is empty, `timeout` seconds pass or `at_once`.
+
+        Meanwhile it obeys the operator, which moves its routers, save that it opens none; participants are
+        taken on routers that nobody moves. Empty is: no participant, no application's worker, and no
+        router, or nobody to move those, or `EMPTY_PATIENCE` seconds without anybody on them.
+        """
         self._draining = True
-        self.signalling.refuse_new("draining")
         self.converger.drain()
         if self.tenants is not None:
             self.tenants.refuse_new()
-        deadline = self._clock() + timeout
-        while (left := self.signalling.participants) and not at_once.is_set():
-            remaining = deadline - self._clock()
-            if remaining <= 0:
-                log.info("participants left when the drain ended", participants=left)
+        now = self._clock()
+        deadline, busy_at = now + timeout, now
+        if timeout > 0:
+            self._reporting.leaving = LeavingState(reason="SIGTERM", deadline=timeout)
+            self.control.changed()
+        log.info("leaving", participants=self.signalling.participants, routers=len(self.host.routers))
+        while not at_once.is_set():
+            now = self._clock()
+            left = self._left()
+            if any(left.values()):
+                busy_at = now
+            if self._may_end(left, now - busy_at):
                 return
-            try:
-                async with asyncio.timeout(min(_DRAIN_TICK, remaining)):
+            if now >= deadline:
+                log.info("the drain's time is over", **left)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(_DRAIN_TICK, deadline - now)):
                     await at_once.wait()
-            except TimeoutError:
-                continue
+
+    def _left(self) -> dict[str, int]:
+        """Whom the server still serves."""
+        workers = 0 if self.tenants is None else self.tenants.by_token().total()
+        return {"participants": self.signalling.participants, "workers_of_applications": workers}
+
+    def _may_end(self, left: Mapping[str, int], idle: float) -> bool:
+        if any(left.values()):
+            return False
+        moving = bool(self.host.routers) and self.control.connections()["operator"] > 0
+        return not moving or idle >= EMPTY_PATIENCE
 
     async def close(self) -> None:
         """Sends participants away (dial again), ends connections, workers and listeners. Idempotent.
@@ -205,7 +239,7 @@ class MediaServer:
         if not self._started:
             found.append("starting")
         if self._draining:
-            found.append("draining: no new participants are taken")
+            found.append("draining: new participants go elsewhere where they can")
         for slot in self.pool.slots:
             if slot.state != "Running":
                 found.append(f"worker slot {slot.index} is {slot.state}: {slot.reason or 'being started'}")

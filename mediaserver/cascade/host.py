@@ -58,6 +58,8 @@ class CascadeHost:
         self.on_state_change: Event[None] = Event("cascade state")
         """`router_states` or `link_states` give something else now."""
         self.on_router_opened: Event[HostedRouter] = Event("router opened")
+        self.on_router_changed: Event[HostedRouter] = Event("router changed")
+        """Its entry says something else of ``leaving``."""
         self.on_router_closed: Event[tuple[HostedRouter, str]] = Event("router closed")
         self._pool = pool
         self._pipe_protocol = pipe_protocol
@@ -144,6 +146,18 @@ class CascadeHost:
             raise RouterClosedError(f"{key} closed as soon as it was opened")
         return hosted
 
+    def update_router(self, entry: RouterEntry) -> None:
+        """Take over what of an open router's entry may change: whether its participants are to leave."""
+        hosted = self._routers.get(router_key(entry.namespace, entry.name))
+        if hosted is None or hosted.entry.leaving == entry.leaving:
+            return
+        hosted.entry = msgspec.structs.replace(hosted.entry, leaving=entry.leaving)
+        log.info(
+            "router leaving" if entry.leaving else "router stays", router=entry.name, session=entry.session
+        )
+        self.on_router_changed.emit(hosted)
+        self.on_state_change.emit(None)
+
     async def close_router(self, key: str, reason: str) -> None:
         """End a router and its ends of links. Idempotent."""
         hosted = self._routers.pop(key, None)
@@ -193,6 +207,7 @@ class CascadeHost:
                 worker_slot=hosted.entry.worker_slot,
                 ready=True,
                 id=hosted.router.id,
+                leaving=hosted.entry.leaving,
             )
             for _, hosted in sorted(self._routers.items())
         ]

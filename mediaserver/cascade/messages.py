@@ -156,6 +156,8 @@ class ParticipantInfo(WireStruct, frozen=True, tag="participant"):
     router: str
     display_name: str = ""
     device: dict[str, Any] = {}
+    moved: bool = False
+    """It takes the place of an older attachment that was asked to move and goes on for a moment."""
     version: int = 0
 
     @property

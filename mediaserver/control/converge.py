@@ -35,6 +35,7 @@ from mediaserver.control.diff import (
     Problem,
     Step,
     decide,
+    same_router,
 )
 from mediaserver.mediasoup import (
     ChannelError,
@@ -73,6 +74,7 @@ class Host(Protocol):
     async def close_router(self, key: str, reason: str) -> None: ...
     async def open_link(self, entry: LinkEntry) -> None: ...
     async def close_link(self, key: str) -> None: ...
+    def update_router(self, entry: RouterEntry) -> None: ...
     def update_session(self, entry: SessionEntry) -> None: ...
     def apply_settings(self, settings: SettingsEntry) -> None: ...
 
@@ -177,6 +179,7 @@ class Converger:
 
     def _advance(self) -> float | None:
         """Begin every step that can begin; seconds until a failed one may be tried again, None if none."""
+        self._update_routers()
         decision = decide(self._desired, self._actual())
         now = self._clock()
         waits = []
@@ -193,6 +196,17 @@ class Converger:
             self._begin(step)
         self._problems = problems
         return min(waits, default=None)
+
+    def _update_routers(self) -> None:
+        """Tell open routers what of their entries may change while they are open."""
+        for key, hosted in tuple(self._host.routers.items()):
+            wanted = self._desired.get(key)
+            if (
+                isinstance(wanted, RouterEntry)
+                and wanted != hosted.entry
+                and same_router(hosted.entry, wanted)
+            ):
+                self._host.update_router(wanted)
 
     def _actual(self) -> Actual:
         routers = {key: hosted.entry for key, hosted in self._host.routers.items()}

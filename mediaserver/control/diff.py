@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from mediaserver.control.contract import (
     DesiredEntry,
     LinkEntry,
@@ -118,7 +120,16 @@ class _View:
     def carries(self, key: str) -> bool:
         """Whether the router is there as desired, so that links may end at it."""
         router = self.actual.routers.get(key)
-        return router is not None and key not in self.actual.opening and router == self.routers.get(key)
+        return (
+            router is not None
+            and key not in self.actual.opening
+            and same_router(router, self.routers.get(key))
+        )
+
+
+def same_router(one: RouterEntry, other: RouterEntry | None) -> bool:
+    """Whether two entries ask for one router; that its participants are to leave changes an open one."""
+    return other is not None and msgspec.structs.replace(one, leaving=other.leaving) == other
 
 
 def _openings(
@@ -152,7 +163,7 @@ def _links_to_close(view: _View) -> Iterator[tuple[str, str]]:
 
 def _routers_to_close(view: _View) -> Iterator[CloseRouter]:
     for key, router in sorted(view.actual.routers.items()):
-        if view.routers.get(key) == router or key in view.linked:
+        if same_router(router, view.routers.get(key)) or key in view.linked:
             continue
         # Whether its session goes on elsewhere is not known here: the gateway tells who dials again.
         yield CloseRouter(key, "changed" if key in view.routers else "no longer desired")

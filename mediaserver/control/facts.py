@@ -59,6 +59,7 @@ class ServerFacts:
             version=self.version,
             worker_version=self.worker_version,
             pipe_protocol=PIPE_PROTOCOL,
+            sends_away=True,
             workers=workers,
             control=internal,
             peer=internal,

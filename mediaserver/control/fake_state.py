@@ -105,6 +105,8 @@ def _router(entry: RouterEntry, problem: Problem) -> RouterState:
         id="" if reason else f"fake-{entry.uid}",
         reason=reason,
         message=message,
+        leaving=entry.leaving and not reason,
+        vacant=entry.leaving and not reason,
     )
 
 

@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from mediaserver.cascade import CascadeHost, HostedRouter
 from mediaserver.control.contract import (
+    LEAVING_KEY,
     Dump,
+    LeavingState,
     LinkEntry,
     LinkState,
     Load,
@@ -58,14 +62,20 @@ class Reporting:
         converger: Converger,
         *,
         tenants: TenantsView | None = None,
+        attached: Callable[[str], int] = lambda _: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`attached` counts the attachments to a router, those included that count no more for its session:
+        a participant that moves is attached twice for a moment, and its old media must not be cut off."""
+        self.leaving: LeavingState | None = None
+        """What is reported of the server's own end."""
         self.last_load: Load | None = None
         """What `load` said last."""
         self._host = host
         self._pool = pool
         self._converger = converger
         self._tenants = tenants
+        self._attached = attached
         self._clock = clock
         self._cpu: dict[int, tuple[int, float, float]] = {}
         """By slot: pid, moment and CPU seconds of the last reading."""
@@ -76,6 +86,8 @@ class Reporting:
         states: dict[str, ReportedEntry] = {
             worker_key(slot.index): slot.reported() for slot in self._pool.slots
         }
+        if self.leaving is not None:
+            states[LEAVING_KEY] = self.leaving
         for key, problem in self._converger.problems.items():
             entry = self._converger.desired.get(key)
             if isinstance(entry, RouterEntry):
@@ -98,7 +110,10 @@ class Reporting:
                     message=problem.message,
                 )
         for router in self._host.router_states():
-            states[router_key(router.namespace, router.name)] = router
+            key = router_key(router.namespace, router.name)
+            if router.leaving and not self._participants(key):
+                router = msgspec.structs.replace(router, vacant=True)
+            states[key] = router
         for link in self._host.link_states():
             states[link_key(link.namespace, link.local_router, link.remote_router)] = link
         return states
@@ -112,7 +127,7 @@ class Reporting:
         routers = {}
         pipes = 0 if self._tenants is None else self._tenants.pipes
         for key, hosted in self._host.routers.items():
-            routers[key] = router_load(hosted)
+            routers[key] = router_load(hosted, self._participants(key))
             by_slot[hosted.slot.index].append(routers[key])
             pipes += sum(isinstance(transport, PipeTransport) for transport in hosted.router.transports)
         config = self._pool.config
@@ -133,6 +148,9 @@ class Reporting:
             tenants=None if self._tenants is None else self._tenants.load(),
         )
         return self.last_load
+
+    def _participants(self, key: str) -> int:
+        return max(local_participants(self._host.routers[key]), self._attached(key))
 
     def _note_worker(self, slot: WorkerSlot) -> None:
         self._read_cpu(slot)
@@ -200,11 +218,11 @@ async def dump_router(router: Router) -> dict[str, list[str]]:
     }
 
 
-def router_load(hosted: HostedRouter) -> RouterLoad:
-    """Counts of one router: its participants, and producers and consumers with those of pipes."""
+def router_load(hosted: HostedRouter, participants: int) -> RouterLoad:
+    """Counts of one router: producers and consumers with those of pipes."""
     transports = hosted.router.transports
     return RouterLoad(
-        participants=local_participants(hosted),
+        participants=participants,
         producers=len(hosted.router.producers),
         consumers=sum(len(transport.consumers) for transport in transports),
     )

@@ -15,9 +15,9 @@ from mediaserver.gateway import proxy
 from mediaserver.gateway.directory import Directory, Signal
 from mediaserver.gateway.errors import KeysUnavailable, Turned, UpstreamError
 from mediaserver.gateway.keys import TokenKeys
-from mediaserver.gateway.links import ServerLinks
+from mediaserver.gateway.links import ServerLink, ServerLinks
 from mediaserver.gateway.metrics import Metrics
-from mediaserver.gateway.placement import Candidate, Placements
+from mediaserver.gateway.placement import Candidate, Leaving, Placements
 from mediaserver.gateway.proxy import Ending, Proxy
 from mediaserver.gateway.resources import Cluster, ObjectKey, Session
 from mediaserver.wire import sockets, tokens
@@ -267,7 +267,14 @@ class FrontDoor:
             link = self._links.get(server)
             if link is not None and link.hello is not None and link.router_ready(key):
                 address = link.hello.participants
-                yield Candidate(key, server, address, link.participants(key), router.ready)
+                leaving = self._leaving(key, server, link)
+                yield Candidate(key, server, address, link.participants(key), router.ready, leaving)
+
+    def _leaving(self, router: ObjectKey, server: ObjectKey, link: ServerLink) -> Leaving:
+        if link.router_leaving(router):
+            return 2
+        resource = self._directory.servers.get(server)
+        return 1 if link.leaving or (resource is not None and resource.draining) else 0
 
     # -- carrying -------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import structlog
 
 from mediaserver.control.contract import (
     CONTROL_PATH,
+    LEAVING_KEY,
     Load,
     Report,
     ReportedEntry,
@@ -100,6 +101,16 @@ class ServerLink:
             return False
         state = self._reports.entries.get(router_key(*router))
         return isinstance(state, RouterState) and state.ready
+
+    def router_leaving(self, router: ObjectKey) -> bool:
+        """Whether its server sends the router's participants elsewhere."""
+        state = self._reports.entries.get(router_key(*router)) if self._reports is not None else None
+        return isinstance(state, RouterState) and state.leaving
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the server was told to end."""
+        return self._reports is not None and LEAVING_KEY in self._reports.entries
 
     def participants(self, router: ObjectKey) -> int:
         """How many the router has, as of the last second."""

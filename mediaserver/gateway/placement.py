@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from mediaserver.control.contract import Address
 from mediaserver.gateway.resources import ObjectKey
@@ -14,6 +15,9 @@ RECENT_SECONDS = 20.0
 AVOID_SECONDS = 2.0
 """How long a router that refused is left alone."""
 _MAX_RECENT = 100_000
+
+Leaving = Literal[0, 1, 2]
+"""1: its server is being drained or ends. 2: the router's participants are being sent elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Candidate:
     """As the server says."""
     ready: bool
     """As the session's status says; the server itself says ready in any case."""
+    leaving: Leaving = 0
 
 
 class Placements:
@@ -49,13 +54,13 @@ class Placements:
         self._avoid[router] = now + AVOID_SECONDS
 
     def order(self, candidates: Iterable[Candidate], now: float) -> list[Candidate]:
-        """Best first: not refused lately, ready by status, least loaded; ties by name."""
+        """Best first: not refused lately, not on its way out, ready by status, least loaded; ties by name."""
         self._forget(now)
 
-        def cost(candidate: Candidate) -> tuple[bool, bool, int, ObjectKey]:
+        def cost(candidate: Candidate) -> tuple[bool, int, bool, int, ObjectKey]:
             avoided = self._avoid.get(candidate.router, now) > now
             load = candidate.participants + self._counts[candidate.router]
-            return avoided, not candidate.ready, load, candidate.router
+            return avoided, candidate.leaving, not candidate.ready, load, candidate.router
 
         return sorted(candidates, key=cost)
 

@@ -113,10 +113,36 @@ class ServerSpec(ResourceStruct, frozen=True):
     """Empty: the one that the server itself names."""
 
 
+class ServerAddress(ResourceStruct, frozen=True):
+    type: str = ""
+    address: str = ""
+
+
+class ServerDrain(ResourceStruct, frozen=True):
+    reason: str = ""
+
+
+class ServerStatus(ResourceStruct, frozen=True):
+    addresses: list[ServerAddress] = []
+    drain: ServerDrain | None = None
+
+
 class Server(Resource, frozen=True):
     """A MediaServer."""
 
     spec: ServerSpec
+    status: ServerStatus = ServerStatus()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of its internal listener; empty while nobody knows it."""
+        told = (item.address for item in self.status.addresses if item.type == "Internal")
+        return self.spec.endpoint.address or next(told, "")
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is being drained: for whatever reason, its routers move elsewhere."""
+        return self.status.drain is not None
 
     @property
     def cluster(self) -> ObjectKey:

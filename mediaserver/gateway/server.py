@@ -116,10 +116,9 @@ class Gateway:
         targets: dict[ObjectKey, Target] = {}
         for key, server in self.directory.servers.items():
             cluster = self.directory.clusters.get(server.cluster)
-            if cluster is not None and server.spec.endpoint.address:
-                address = server.spec.endpoint.address
+            if cluster is not None and server.address:
                 name = server.spec.endpoint.server_name or media_server_name(*cluster.key)
-                targets[key] = Target(key, address, cluster.key, cluster.metadata.uid, name)
+                targets[key] = Target(key, server.address, cluster.key, cluster.metadata.uid, name)
         self.links.set_targets(targets)
         self._changed.fire()
 

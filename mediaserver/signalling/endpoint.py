@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from mediaserver.control.contract import router_key
+from mediaserver.mediasoup import Event
 from mediaserver.signalling import verbs
 from mediaserver.signalling.connection import Connection, Ending
 from mediaserver.signalling.errors import Refused
@@ -51,6 +52,8 @@ class SignallingEndpoint:
         config: SignallingSettings | None = None,
     ) -> None:
         """`clock` gives seconds since 1970: tokens are checked against it."""
+        self.on_left: Event[None] = Event("participant left")
+        """An attachment to any router has ended: `participants_of` gives something else."""
         self._host = host
         self._clock = clock
         self._settings = config or SignallingSettings()
@@ -64,6 +67,7 @@ class SignallingEndpoint:
             self._open_room(hosted)
         self._unsubscribe = [
             host.on_router_opened.subscribe(self._open_room),
+            host.on_router_changed.subscribe(self._router_changed),
             host.on_router_closed.subscribe(lambda closed: self._close_room(*closed)),
         ]
 
@@ -106,9 +110,16 @@ class SignallingEndpoint:
     # -- rooms -----------------------------------------------------------------------------------------------
 
     def _open_room(self, hosted: HostedRouter) -> None:
-        self._rooms[hosted.key] = Room(hosted, self._settings, wall_clock=self._clock)
+        room = self._rooms[hosted.key] = Room(hosted, self._settings, wall_clock=self._clock)
+        room.on_left.subscribe(self.on_left.emit)
         if self._draining is not None:
             self._rooms[hosted.key].refuse_new(DIAL_AGAIN, self._draining)
+        self._router_changed(hosted)
+
+    def _router_changed(self, hosted: HostedRouter) -> None:
+        room = self._rooms.get(hosted.key)
+        if room is not None and room.hosted is hosted:
+            room.set_leaving(hosted.entry.leaving)
 
     def _close_room(self, hosted: HostedRouter, reason: str) -> None:
         room = self._rooms.get(hosted.key)
@@ -130,7 +141,7 @@ class SignallingEndpoint:
         rooms = [room for room in self._rooms.values() if _session_of(room.hosted) == session]
         if not rooms:
             raise _Turned(DIAL_LATER, "no router of this session here")
-        return min(rooms, key=len)
+        return min(rooms, key=lambda room: (room.leaving, len(room)))
 
     # -- sockets ---------------------------------------------------------------------------------------------
 

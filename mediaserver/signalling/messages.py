@@ -41,6 +41,8 @@ class Join(Params, frozen=True):
     device: dict[str, Any] | None = None
     rtp_capabilities: RtpCapabilities | None = None
     """Absent: the participant does not want to receive."""
+    reattach: bool = False
+    """Ours: it was asked to attach elsewhere, and leaves its older attachment itself, soon."""
 
 
 class CreateTransport(Params, frozen=True):
@@ -122,6 +124,14 @@ class TransportCreated(Data, frozen=True):
     ice_parameters: IceParameters
     ice_candidates: list[IceCandidate]
     dtls_parameters: DtlsParameters
+
+
+class Reattach(Data, frozen=True):
+    """Ours, a notification: dial again and join with `reattach`, then leave this attachment."""
+
+    reason: str
+    within: float
+    """Seconds; whoever is still here then is closed with 4001."""
 
 
 class Created(Data, frozen=True):

@@ -66,6 +66,12 @@ class Participant:
         self.offers = asyncio.Semaphore(settings.max_offers)
         """newConsumer requests that may be under way."""
         self.closed = False
+        self.asked = False
+        """Whether it was asked to attach elsewhere."""
+        self.superseded = False
+        """Whether it has, so that this attachment counts no more and ends soon."""
+        self.timers: list[asyncio.TimerHandle] = []
+        """What is due for this attachment; cancelled when it is freed."""
         self._subscriptions: dict[str, Subscription] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -159,6 +165,8 @@ class Participant:
     def close(self) -> None:
         """Frees everything in mediasoup, at once. Idempotent."""
         self.closed = True
+        for timer in self.timers:
+            timer.cancel()
         for subscription in self._subscriptions.values():
             subscription.end()
         self._subscriptions.clear()
@@ -170,7 +178,9 @@ class Participant:
         if self._ending:
             await asyncio.wait(tuple(self._ending))
 
-    def describe(self, name: str, device: dict[str, Any], joined_at: int) -> ParticipantInfo:
+    def describe(
+        self, name: str, device: dict[str, Any], joined_at: int, *, moved: bool = False
+    ) -> ParticipantInfo:
         """This attachment as the session is told of it."""
         return ParticipantInfo(
             peer_id=self.peer_id,
@@ -180,6 +190,7 @@ class Participant:
             router=self.hosted.entry.name,
             display_name=name,
             device=device,
+            moved=moved,
         )
 
     def renamed(self, name: str) -> ParticipantInfo:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mediaserver.cascade.messages import ParticipantInfo, ProducerInfo
+from mediaserver.mediasoup import Event
 from mediaserver.signalling import messages
 from mediaserver.signalling.connection import Ending
 from mediaserver.signalling.errors import UNAVAILABLE, Refused
+from mediaserver.signalling.moving import REASON, Departure, hand_over, succeed
 from mediaserver.signalling.participant import Participant, Peer
 from mediaserver.signalling.settings import SignallingSettings
-from mediaserver.wire.close_codes import DIAL_LATER, ENDED
+from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER, ENDED
 from mediaserver.wire.errors import TokenError
 from mediaserver.wire.tokens import ParticipantClaims, mint_resume
 
@@ -44,6 +46,8 @@ class Room:
     ) -> None:
         """`wall_clock` gives seconds since 1970."""
         self.hosted = hosted
+        self.on_left: Event[None] = Event("left")
+        """An attachment has ended, and nothing of it is left."""
         self._settings = settings
         self._wall_clock = wall_clock
         self._attached: dict[str, Participant] = {}
@@ -51,6 +55,7 @@ class Room:
         """By peer id: whom the local participants know of."""
         self._lingering: set[asyncio.Task[None]] = set()
         self._closed: tuple[int, str] | None = None
+        self._departure: Departure | None = None
         self._unsubscribe = [
             hosted.on_participant.subscribe(self._on_participant),
             hosted.on_participant_changed.subscribe(self._on_participant),
@@ -75,6 +80,9 @@ class Room:
             return None
         if len(self._attached) >= self._settings.max_participants:
             connection.end(DIAL_LATER, f"router full: {self._settings.max_participants} participants")
+            return None
+        if self._departure is not None:
+            connection.end(DIAL_AGAIN, REASON)
             return None
         participant = Participant(self.hosted, claims, connection, self._settings)
         self._attached[participant.attachment] = participant
@@ -108,10 +116,27 @@ class Room:
         if participant.info is not None and not self.hosted.closed:
             self._on_participant_gone(participant.info)
             self.hosted.remove_participant(participant.peer_id, participant.attachment)
+        self.on_left.emit(None)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the router is to be left: whoever comes is told to dial again."""
+        return self._departure is not None
+
+    def set_leaving(self, leaving: bool) -> None:
+        """Send everybody elsewhere, or call that off."""
+        if leaving and self._departure is None:
+            self._departure = Departure(
+                lambda: tuple(self._attached.values()), self._settings, router=self.hosted.entry.name
+            )
+        elif not leaving and self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
 
     async def close(self, code: int, reason: str) -> None:
         """Closes every attachment with `code`; returns when all that was theirs is freed."""
         self._closed = (code, reason)
+        self.set_leaving(False)
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         for task in tuple(self._lingering):
@@ -133,8 +158,13 @@ class Room:
         """Makes the attachment the one that counts for its participant; the older one is closed."""
         resume = self._resume(participant.claims)
         for older in self._of(participant.peer_id):
-            self._replace(older)
-        info = participant.describe(params.display_name, params.device or {}, self._join_time(participant))
+            self._end_older(older, moved=params.reattach)
+        info = participant.describe(
+            params.display_name,
+            params.device or {},
+            self._join_time(participant),
+            moved=params.reattach,
+        )
         participant.info = info
         participant.rtp_capabilities = params.rtp_capabilities
         others = [peer for peer in self.hosted.participants.values() if peer.peer_id != participant.peer_id]
@@ -168,6 +198,13 @@ class Room:
     def _of(self, peer_id: str) -> list[Participant]:
         return [p for p in self._attached.values() if p.peer_id == peer_id and p.joined]
 
+    def _end_older(self, older: Participant, *, moved: bool) -> None:
+        """The participant has attached anew: at once, or, having moved as asked, while this one goes on."""
+        if moved:
+            hand_over(older, self.hosted.producers.values(), self._settings)
+        else:
+            self._replace(older)
+
     def _replace(self, older: Participant) -> None:
         older.connection.end(ENDED, "replaced")
         self._free(older)
@@ -187,7 +224,7 @@ class Room:
         self._told[info.peer_id] = info
         if told is None:
             self._tell_others(info.peer_id, "newPeer", _peer(info))
-        elif told.attachment != info.attachment:
+        elif told.attachment != info.attachment and not info.moved:
             self._tell_others(info.peer_id, "peerClosed", {"peerId": info.peer_id})
             self._tell_others(info.peer_id, "newPeer", _peer(info))
         elif told.display_name != info.display_name:
@@ -202,7 +239,9 @@ class Room:
             )
 
     def _on_participant_gone(self, info: ParticipantInfo) -> None:
-        told = self._told.get(info.peer_id)
+        told, newer = self._told.get(info.peer_id), self.hosted.participants.get(info.peer_id)
+        if newer is not None and newer.moved and newer.attachment != info.attachment:
+            return  # it is here all the time
         if told is not None and told.attachment == info.attachment:
             del self._told[info.peer_id]
             self._tell_others(info.peer_id, "peerClosed", {"peerId": info.peer_id})
@@ -210,10 +249,12 @@ class Room:
     def _on_replaced(self, info: ParticipantInfo) -> None:
         participant = self._attached.get(info.attachment)
         if participant is not None:
-            self._replace(participant)
+            newer = self.hosted.participants.get(info.peer_id)
+            self._end_older(participant, moved=newer is not None and newer.moved)
 
     def _on_producer(self, producer: ProducerInfo) -> None:
         for participant in self._joined():
+            succeed(participant, producer, self._settings)
             participant.receive((producer,))
 
     def _on_producer_gone(self, producer: ProducerInfo) -> None:

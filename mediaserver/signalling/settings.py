@@ -27,6 +27,18 @@ class SignallingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Before the first new try to consume a producer; doubles up to `max_retry_pause`."""
     max_retry_pause: float = 5.0
 
+    leave_within: float = 10.0
+    """For a participant that was asked to attach elsewhere; then it is told to dial again."""
+    leave_burst: int = 5
+    """Participants of a router that are asked at once; see `leave_pause`."""
+    leave_pause: float = 0.1
+    """Between two bursts, so that hundreds do not dial at once."""
+    overlap: float = 2.0
+    """How long a producer of an attachment goes on after its owner produces the same source elsewhere, since
+    receivers need a moment to get that one."""
+    handover: float = 8.0
+    """How long an attachment lives at most once its owner has attached elsewhere when asked to."""
+
     max_message_bytes: int = 65_536
     max_app_data_bytes: int = 4_096
     """Of the application data of one transport or producer, as JSON."""

@@ -109,12 +109,17 @@ class LoneHost:
 
     routers: dict[str, LoneRouter] = field(default_factory=dict)
     on_router_opened: Event[LoneRouter] = field(default_factory=lambda: Event("opened"))
+    on_router_changed: Event[LoneRouter] = field(default_factory=lambda: Event("changed"))
     on_router_closed: Event[tuple[LoneRouter, str]] = field(default_factory=lambda: Event("closed"))
 
     def open(self, router: LoneRouter) -> LoneRouter:
         self.routers[router.key] = router
         self.on_router_opened.emit(router)
         return router
+
+    def set_leaving(self, router: LoneRouter, leaving: bool) -> None:
+        router.entry = msgspec.structs.replace(router.entry, leaving=leaving)
+        self.on_router_changed.emit(router)
 
     def close(self, router: LoneRouter, reason: str) -> None:
         del self.routers[router.key]

@@ -242,6 +242,8 @@ class RouterState(WireStruct, frozen=True, tag="router"):
     message: str = ""
     leaving: bool = False
     """Its participants are being sent elsewhere: no new ones come here while another router is ready."""
+    vacant: bool = False
+    """It is leaving, and nobody is attached to it any more."""
 
 
 class LinkState(WireStruct, frozen=True, tag="link"):

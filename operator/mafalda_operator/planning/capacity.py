@@ -214,6 +214,10 @@ def accepting_reason(standing: Standing) -> str | None:
         return "NotConnected"
     if standing.server.deleting:
         return "Deleting"
+    if standing.drain is not None:
+        return "Drained" if standing.drain.drained else "Draining"
+    if standing.server.desired_state == "Cordoned":
+        return "Cordoned"
     if view.load is None:
         return "NoLoadYet"
     if not any(worker.state == "Running" for worker in view.workers.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from mafalda_operator.model import MediaCluster, MediaSession, ObjectKey, Snapshot
 from mafalda_operator.planning.access import Access, awaits_worker_keys, issuers, worker_tokens
@@ -38,8 +39,12 @@ def session_entries(
     links: list[Edge],
     keys: Mapping[str, str],
     standings: Mapping[ObjectKey, Standing],
+    leaving: AbstractSet[ObjectKey] = frozenset(),
 ) -> dict[ObjectKey, dict[str, DesiredEntry]]:
-    """By server: the session, its routers there, and their ends of its links. Nothing when not accepted."""
+    """By server: the session, its routers there, and their ends of its links. Nothing when not accepted.
+
+    ``leaving`` are the routers whose participants are sent elsewhere.
+    """
     cluster = access.cluster
     if not access.accepted or cluster is None:
         return {}
@@ -65,6 +70,7 @@ def session_entries(
             session_uid=session.uid,
             worker_slot=member.place.slot,
             media_codecs=codecs,
+            leaving=member.router.key in leaving,
         )
     for edge in links:
         for server, key, entry in link_entries(session, edge, cluster.links.rtx, standings):

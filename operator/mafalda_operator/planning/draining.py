@@ -84,6 +84,18 @@ def judge_drains(
     return drains
 
 
+def wake_at(drains: Mapping[ObjectKey, Drain], now: float) -> float | None:
+    """When to look again: loads tell nobody, nor do deadlines. None: nothing is being drained."""
+    moments = [
+        moment
+        for drain in drains.values()
+        if not drain.drained
+        for moment in (now + DRAIN_POLL, drain.deadline, drain.deadline + LAST_CALL)
+        if moment > now
+    ]
+    return min(moments, default=None)
+
+
 def starts(drains: Mapping[ObjectKey, Drain]) -> dict[ObjectKey, DrainStart]:
     """What the next plan has to remember of them."""
     return {key: DrainStart(drain.start_time, drain.started) for key, drain in drains.items()}

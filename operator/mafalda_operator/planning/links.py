@@ -28,6 +28,10 @@ class Edge:
     possible: bool
 
     @property
+    def ends(self) -> tuple[Member, Member]:
+        return self.one, self.other
+
+    @property
     def names(self) -> tuple[str, str]:
         return self.one.router.key.name, self.other.router.key.name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,17 @@ from mafalda_operator.model import (
 )
 from mafalda_operator.planning.actions import Action, BindRouter, CreateRouter, DeleteRouter, Owner
 from mafalda_operator.planning.capacity import Capacity, Occupied, Place
+from mafalda_operator.planning.links import Edge
 from mafalda_operator.planning.names import free_router_name
-from mafalda_operator.planning.topology import Member, Topology
+from mafalda_operator.planning.recovery import Standing
+from mafalda_operator.planning.topology import Member, Topology, Verdict, is_vacant
+from mediaserver.control.contract import RouterState, router_key
 
 MESH_INDEXES = 64
 """Indexes that are believed: the annotation can be edited, and status.generations is a list by index."""
+
+
+_REPLACED: tuple[Verdict, ...] = ("Draining", "Drained", "Unhealthy")
 
 
 @dataclass(slots=True)
@@ -100,7 +106,8 @@ def _make(
     result: Placement,
 ) -> None:
     used = {member.router.index for member in topology.of("Healthy") if member.router.owned}
-    replaced = [member for member in topology.of("Unhealthy") if member.router.owned]
+    replaced = [member for verdict in _REPLACED for member in topology.of(verdict) if member.router.owned]
+    has_healthy = bool(topology.of("Healthy"))
     index = 0
     for _ in range(wanted):
         while index in used:
@@ -115,6 +122,8 @@ def _make(
             result.missing += 1
             continue
         best = capacity.pick(occupied, protocol=protocol, links=links)
+        if best is None and not has_healthy:
+            best = capacity.pick(occupied, protocol=None, links=links)
         if best is None:
             result.missing += 1
             continue
@@ -177,12 +186,26 @@ def _create(
     )
 
 
+@dataclass(slots=True)
+class Ending:
+    """``leaving``: routers beyond the minimum whose participants have to go elsewhere first."""
+
+    actions: list[Action]
+    leaving: set[ObjectKey]
+
+
 def end(
-    session: MediaSession, topology: Topology, ready: Mapping[ObjectKey, bool], *, frozen: bool
-) -> list[Action]:
-    """Routers of ours to delete: those made for an earlier session, those whose replacement has a place, and
-    those beyond the minimum or the mesh, the not ready and the newest first."""
+    session: MediaSession,
+    topology: Topology,
+    ready: Mapping[ObjectKey, bool],
+    standings: Mapping[ObjectKey, Standing],
+    *,
+    frozen: bool,
+) -> Ending:
+    """Routers of ours to delete: those made for an earlier session, those that are drained, those whose
+    replacement has a place, and those beyond the minimum or the mesh, the not ready and the newest first."""
     ended = [(member, member.reason, member.message) for member in topology.of("Foreign")]
+    ended += [(member, "Drained", member.message) for member in topology.of("Drained") if member.router.owned]
     healthy = topology.of("Healthy")
     if len(healthy) >= session.min_routers and not frozen:
         ended += [
@@ -192,13 +215,73 @@ def end(
         ]
     ended += [(member, "Excess", member.message) for member in topology.of("Beyond") if member.router.owned]
     owned = [member for member in healthy if member.router.owned]
-    owned.sort(key=lambda member: (ready.get(member.router.key, False), _reversed(member)))
+    owned.sort(
+        key=lambda member: (
+            ready.get(member.router.key, False),
+            not _is_leaving(member, standings),
+            _reversed(member),
+        )
+    )
+    leaving = set()
     for member in owned[: max(0, len(owned) - session.min_routers)]:
+        if ready.get(member.router.key, False) and _can_be_left(member, standings):
+            leaving.add(member.router.key)
+            continue
         ended.append((member, "Excess", f"session {session.key} asks for {session.min_routers} routers only"))
-    return [
+    actions: list[Action] = [
         DeleteRouter(member.router.key, member.router.uid, session.key, reason, message)
         for member, reason, message in ended
     ]
+    return Ending(actions, leaving)
+
+
+def _is_leaving(member: Member, standings: Mapping[ObjectKey, Standing]) -> bool:
+    state = _state_of(member, standings)
+    return state is not None and state.leaving
+
+
+def _can_be_left(member: Member, standings: Mapping[ObjectKey, Standing]) -> bool:
+    """Whether its server sends its participants away, and somebody is still there."""
+    assert member.server is not None  # it is healthy
+    standing = standings[member.server]
+    hello = standing.view.hello
+    if hello is None or not hello.sends_away or standing.state != "Connected":
+        return False
+    return not is_vacant(member.router, standing)
+
+
+def _state_of(member: Member, standings: Mapping[ObjectKey, Standing]) -> RouterState | None:
+    standing = standings.get(member.server) if member.server is not None else None
+    key = router_key(member.router.key.namespace, member.router.key.name)
+    return standing.view.routers.get(key) if standing is not None else None
+
+
+def leavers(
+    session: MediaSession,
+    topology: Topology,
+    ready: Mapping[ObjectKey, bool],
+    links: Iterable[Edge],
+    standings: Mapping[ObjectKey, Standing],
+) -> set[ObjectKey]:
+    """Routers on draining servers whose participants can go: those whose replacement is ready and linked, and
+    as many others as the session has more routers than it asks for."""
+    waiting = {
+        member.router.key for edge in links if edge.possible and not edge.ready for member in edge.ends
+    }
+    settled = [
+        member
+        for member in topology.of("Healthy")
+        if ready.get(member.router.key, False) and member.router.key not in waiting
+    ]
+    if not settled:
+        return set()
+    indexes = {member.router.index for member in settled if member.router.owned}
+    draining = topology.of("Draining")
+    replaced = [m for m in draining if m.router.owned and m.router.index in indexes]
+    others = [member for member in draining if member not in replaced]
+    others.sort(key=lambda member: (not _is_leaving(member, standings), member.router.key))
+    spare = max(0, len(settled) + len(others) - session.min_routers)
+    return {member.router.key for member in (*replaced, *others[:spare])}
 
 
 class _Reversed:

@@ -12,6 +12,7 @@ from mafalda_operator.planning.actions import Action, EventNote, Plan, ServerEnt
 from mafalda_operator.planning.capacity import Capacity
 from mafalda_operator.planning.cluster_status import cluster_status, key_set_actions
 from mafalda_operator.planning.desired import settings_of
+from mafalda_operator.planning.draining import starts
 from mafalda_operator.planning.fleet import Fleet, judge_fleet
 from mafalda_operator.planning.memory import Memory, Reservation
 from mafalda_operator.planning.server_status import server_status, stray_status
@@ -174,7 +175,7 @@ class _Planner:
                 yield status
 
     def _server_statuses(self) -> Iterable[StatusUpdate]:
-        chosen = set(self.fleet.changed)
+        chosen = set(self.fleet.changed) | set(self.fleet.drains)
         chosen.update(self.snapshot.servers if self.scope.servers is None else self.scope.servers)
         for key in sorted(chosen):
             server = self.snapshot.servers.get(key)
@@ -216,6 +217,7 @@ class _Planner:
             frozen=frozenset(key for key, standing in clusters.items() if standing.frozen_until is not None),
             pending=self.pending,
             links_down=self.links_down,
+            drains=starts(self.fleet.drains),
             reservations=_merge(self._reservations, reserved),
             retries=self.retries,
         )

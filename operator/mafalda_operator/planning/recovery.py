@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mafalda_operator.model import MediaCluster, MediaServer, ObjectKey, ServerView, Snapshot
+from mafalda_operator.planning.draining import Drain
 from mafalda_operator.planning.memory import Memory
 
 State = Literal["Connected", "Silent", "HeardByPeer", "Lost", "Awaited", "NeverConnected"]
@@ -41,6 +42,8 @@ class Standing:
     view: ServerView
     state: State
     awaited: bool
+    drain: Drain | None = None
+    """Set while it is being drained, and when it is."""
 
     @property
     def lost(self) -> bool:
@@ -67,16 +70,27 @@ class ClusterStanding:
 
 
 def judge_cluster(
-    cluster: MediaCluster, servers: Iterable[MediaServer], snapshot: Snapshot, memory: Memory
+    cluster: MediaCluster,
+    servers: Iterable[MediaServer],
+    snapshot: Snapshot,
+    memory: Memory,
+    drains: Mapping[ObjectKey, Drain] | None = None,
 ) -> ClusterStanding:
     """The standing of a cluster's servers, ordered by name."""
-    judge = _Judge(cluster, snapshot, memory)
+    judge = _Judge(cluster, snapshot, memory, drains or {})
     return judge.run(sorted(servers, key=lambda server: server.key))
 
 
 class _Judge:
-    def __init__(self, cluster: MediaCluster, snapshot: Snapshot, memory: Memory) -> None:
+    def __init__(
+        self,
+        cluster: MediaCluster,
+        snapshot: Snapshot,
+        memory: Memory,
+        drains: Mapping[ObjectKey, Drain],
+    ) -> None:
         self.cluster = cluster
+        self.drains = drains
         self.snapshot = snapshot
         self.memory = memory
         self.now = snapshot.now
@@ -106,6 +120,7 @@ class _Judge:
                 view=views[server.key],
                 state=self._state(server.key, views, heard, known, settled=settled, frozen=frozen),
                 awaited=self._awaited(server, views[server.key]),
+                drain=self.drains.get(server.key),
             )
             for server in servers
         }

@@ -31,7 +31,7 @@ def router_condition(
     session: MediaSession, member: Member, standings: Mapping[ObjectKey, Standing]
 ) -> RouterCondition:
     """By what its server reports last; a silent server's routers are believed to run until it is lost."""
-    if member.verdict != "Healthy" or member.place is None:
+    if member.verdict not in ("Healthy", "Draining") or member.place is None:
         return RouterCondition(False, member.reason, member.message)
     standing = standings[member.place.server]
     if standing.unknown:
@@ -56,7 +56,7 @@ def member_status(
     if condition.ready is None or member.verdict == "Leaving":
         return None
     conditions = Conditions(member.router, wall_time)
-    if member.verdict in ("Healthy", "Unhealthy") and member.place is not None:
+    if member.verdict in ("Healthy", "Draining", "Unhealthy") and member.place is not None:
         place = f"on MediaServer {member.place.server}, worker {member.place.slot}"
         conditions.add("Scheduled", True, "Scheduled", place)
         conditions.add("Ready", condition.ready, condition.reason, condition.message)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
-from mafalda_operator.model import MediaServer
+from mafalda_operator.model import ADDRESS_INTERNAL, MediaServer
 from mafalda_operator.planning.actions import StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason, zone_of
 from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
+from mafalda_operator.planning.draining import Drain
 from mafalda_operator.planning.recovery import Standing
+from mediaserver.control.contract import Address, ServerHello
+
+COUNTING = 1.0
+"""Seconds that a status may wait which only counts down."""
 
 _ACCEPTING_MESSAGES = {
     "NotConnected": "the operator isn't connected to it",
     "Deleting": "it is being deleted",
+    "Draining": "it is being drained",
+    "Drained": "it is drained",
+    "Cordoned": "spec.desiredState is Cordoned: it keeps its routers and takes no new ones; set it to Active "
+    "to have it take some again",
     "NoLoadYet": "it has not told its load yet",
     "NoWorkerRunning": "none of its workers runs; see its log",
     "NoPipePorts": "it has no free pipe port, so routers there can't be linked; widen its --pipe-ports",
@@ -43,10 +53,31 @@ def server_status(standing: Standing, wall_time: str) -> StatusUpdate | None:
     if why_not is None and view.load is not None and view.load.free_pipe_ports <= 0:
         why_not = "NoPipePorts"
     accepting = _ACCEPTING_MESSAGES[why_not] if why_not else "it takes new routers"
+    if standing.drain is not None:
+        accepting = drain_message(standing.drain)
     conditions.add("Accepting", why_not is None, why_not or "Accepting", accepting)
+    if standing.drain is not None:
+        drained = standing.drain.drained
+        conditions.add("Drained", drained, "Drained" if drained else "Draining", accepting)
     _judge_ready(standing, conditions)
-    patience = PROGRESS if standing.awaited else 0.0
+    patience = PROGRESS if standing.awaited else COUNTING if _only_counts(standing, conditions) else 0.0
     return status_update("MediaServer", server, _fields(standing), conditions, patience)
+
+
+def drain_message(drain: Drain) -> str:
+    """Why it is drained and what becomes of what is there; holds no figure that changes all the time."""
+    why = f"{drain.reason}: {drain.message}"
+    if drain.drained:
+        return f"{why}; nothing has to be waited for any more"
+    if drain.expired:
+        return f"{why}; its time is over, what is left there ends"
+    return f"{why}; what is there moves elsewhere, until {drain.deadline_time} at the latest"
+
+
+def _only_counts(standing: Standing, conditions: Conditions) -> bool:
+    """Whether at most the figures of its drain differ from what is stored."""
+    stored = standing.server.status
+    return standing.drain is not None and stored.get("conditions") == conditions.items
 
 
 def _why_away(standing: Standing) -> tuple[str, str]:
@@ -75,16 +106,54 @@ def _fields(standing: Standing) -> dict[str, Any]:
     """What was last heard of it."""
     stored = standing.server.status
     hello = standing.view.hello
+    known: dict[str, Any] = {"zone": zone_of(standing) or None}
+    known |= {name: stored.get(name) for name in ("node", "pod")}
+    drain = standing.drain
+    if drain is not None:
+        known["drain"] = {
+            "reason": drain.reason,
+            "startTime": drain.start_time,
+            "deadline": drain.deadline_time,
+            "routersLeft": drain.routers_left,
+            "participantsLeft": drain.participants_left,
+        }
     if hello is None:
-        kept = ("workers", "version", "workerVersion")
-        return {"zone": zone_of(standing) or None} | {name: stored.get(name) for name in kept}
+        kept = ("addresses", "workers", "version", "workerVersion")
+        return known | {name: stored.get(name) for name in kept}
     workers = standing.view.workers
-    return {
-        "zone": zone_of(standing) or None,
+    return known | {
+        "addresses": _addresses(standing.server.address, hello),
         "workers": [{"slot": slot, "state": workers[slot].state} for slot in sorted(workers)],
         "version": hello.version,
         "workerVersion": hello.worker_version,
     }
+
+
+def _addresses(internal: str, hello: ServerHello) -> list[dict[str, str]]:
+    """Where it is reached: as the operator dials it, and as it says itself."""
+    participants = Address(host=hello.participants.host, port=hello.participants.port)
+    found = [
+        _address(ADDRESS_INTERNAL, internal, internal.rpartition(":")[0]),
+        _address("Participants", join_host_port(participants), participants.host),
+        _address("Client", hello.client.host, hello.client.host),
+        _address("Pipe", hello.pipe.host, hello.pipe.host),
+    ]
+    return [item for item in found if item["address"]]
+
+
+def join_host_port(address: Address) -> str:
+    """HOST:PORT, an IPv6 address in brackets."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
+def _address(kind: str, address: str, host: str) -> dict[str, str]:
+    item = {"type": kind, "address": address}
+    try:
+        family = ip_address(host.strip("[]")).version
+    except ValueError:
+        return item
+    return item | {"ipFamily": f"IPv{family}"}
 
 
 def stray_status(server: MediaServer, wall_time: str) -> StatusUpdate | None:
@@ -93,6 +162,6 @@ def stray_status(server: MediaServer, wall_time: str) -> StatusUpdate | None:
     message = f"there is no MediaCluster {server.cluster}; create it, or delete this MediaServer"
     for kind in ("Connected", "Accepting", "Ready"):
         conditions.add(kind, False, "ClusterNotFound", message)
-    kept = ("zone", "workers", "version", "workerVersion")
+    kept = ("zone", "node", "pod", "addresses", "workers", "version", "workerVersion")
     fields = {name: server.status.get(name) for name in kept}
     return status_update("MediaServer", server, fields, conditions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mafalda_operator.model import MediaRouter, MediaSession, ObjectKey, Snapshot
@@ -24,6 +25,9 @@ from mafalda_operator.planning.router_status import (
 from mafalda_operator.planning.session_status import SessionFindings, session_status
 from mafalda_operator.planning.shortage import no_capacity
 from mafalda_operator.planning.topology import Topology, add_open_workers, judge_routers, occupied_by
+
+LOAD_RETRY = 1.0
+"""Seconds between looks at the load of an older server that says nothing else of empty routers."""
 
 PORTS_RETRY = 3.0
 """Seconds until a session that lacks pipe ports is planned again: loads come, reservations lapse."""
@@ -120,13 +124,19 @@ class SessionPlanner:
         links = edges(self.session, self.topology, self.access.cluster.links, self.standings)
         placed, occupied = self._place()
         ready = {key: bool(condition.ready) for key, condition in conditions.items()}
-        plan.actions = placed.actions + placement.end(
-            self.session, self.topology, ready, frozen=self.standing.frozen
+        ending = placement.end(
+            self.session, self.topology, ready, self.standings, frozen=self.standing.frozen
         )
-        plan.desired = session_entries(self.session, self.access, self.topology, links, keys, self.standings)
+        plan.actions = placed.actions + ending.actions
+        leaving = ending.leaving | placement.leavers(
+            self.session, self.topology, ready, links, self.standings
+        )
+        plan.desired = session_entries(
+            self.session, self.access, self.topology, links, keys, self.standings, leaving
+        )
         plan.shortage = self._shortage(placed, occupied)
         plan.pending = bool(placed.missing or placed.unplaced)
-        plan.retry_at = self._retry_at(placed, occupied)
+        plan.retry_at = self._retry_at(placed, occupied, leaving)
         self._say(plan, placed, conditions, links)
         return plan
 
@@ -164,13 +174,26 @@ class SessionPlanner:
             message = no_capacity(
                 self.session, wanted, occupied, self.capacity, self.standings, self.snapshot.wall_time
             )
-            return "NoCapacity", message
+            return "NoCapacity", message + self._meanwhile()
         if healthy < self.session.min_routers:
             names = ", ".join(str(place.server) for _, place in placed.placed) or "other servers"
             return "Scheduling", f"routers are being made on {names}"
         return None
 
-    def _retry_at(self, placed: Placement, occupied: Occupied) -> float | None:
+    def _meanwhile(self) -> str:
+        """What becomes of routers that have to move and can't, as a clause."""
+        staying = [
+            f"{member.router.key.name} stays, at most until {drain.deadline_time}, though {member.message}"
+            for member in self.topology.of("Draining")
+            if member.server is not None and (drain := self.standings[member.server].drain) is not None
+        ]
+        return f"; {'; '.join(staying)}" if staying else ""
+
+    def _retry_at(
+        self, placed: Placement, occupied: Occupied, leaving: AbstractSet[ObjectKey]
+    ) -> float | None:
+        if leaving and self._tell_by_load(leaving):
+            return self.snapshot.now + LOAD_RETRY
         if placed.refused is not None:
             return placed.refused[2]
         if (
@@ -180,6 +203,15 @@ class SessionPlanner:
         ):
             return self.snapshot.now + PORTS_RETRY
         return None
+
+    def _tell_by_load(self, leaving: AbstractSet[ObjectKey]) -> bool:
+        """Whether only load, which wakes nobody, tells that nobody is on one of the routers any more."""
+        for member in self.topology.mesh:
+            if member.router.key in leaving and member.server is not None:
+                hello = self.standings[member.server].view.hello
+                if hello is None or not hello.sends_away:
+                    return True
+        return False
 
     # -- what is said ---------------------------------------------------------------------------------------
 
@@ -216,7 +248,8 @@ class SessionPlanner:
                 f"{old.router.key.name} is replaced by {key.name} on {place.server} worker {place.slot}: "
                 f"{old.message}"
             )
-            notes.append(self._note("Warning", "RouterMoved", message))
+            kind = "Normal" if old.verdict in ("Draining", "Drained") else "Warning"
+            notes.append(self._note(kind, "RouterMoved", message))
         return notes
 
     def _link_notes(self, links: list[Edge]) -> tuple[list[EventNote], frozenset[Link]]:

@@ -116,7 +116,11 @@ def _judge_spread(mesh: Sequence[Member], conditions: Conditions) -> None:
 def _fields(session: MediaSession, findings: SessionFindings) -> dict[str, Any]:
     access = findings.access
     placed = sorted(
-        (member for member in findings.topology.members if member.verdict in ("Healthy", "Unhealthy")),
+        (
+            member
+            for member in findings.topology.members
+            if member.verdict in ("Healthy", "Draining", "Unhealthy")
+        ),
         key=lambda member: member.router.key,
     )
     ready = sum(1 for member in placed if findings.routers[member.router.key].ready)

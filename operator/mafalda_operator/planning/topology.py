@@ -8,13 +8,19 @@ from typing import Literal
 
 from mafalda_operator.model import MediaRouter, MediaSession, ObjectKey, Snapshot
 from mafalda_operator.planning.capacity import Occupied, Place
+from mafalda_operator.planning.draining import Drain
 from mafalda_operator.planning.recovery import Standing
+from mediaserver.control.contract import router_key
 
 MESH = 3
 """Routers that a session can have while they are linked each to each."""
 
-Verdict = Literal["Healthy", "Unhealthy", "Unbound", "Impossible", "Beyond", "Foreign", "Leaving"]
+Verdict = Literal[
+    "Healthy", "Draining", "Drained", "Unhealthy", "Unbound", "Impossible", "Beyond", "Foreign", "Leaving"
+]
 """Healthy: has a place that works. Unhealthy: has one that fails it (server lost, worker failing).
+Draining: has one that works on a server that is being drained, and serves until another router does.
+Drained: is on such a server, and nobody is on it any more, or the time is over.
 Unbound: hand-written, waits for a place. Impossible: hand-written or left over, can't be where it says.
 Beyond: more than a mesh takes. Foreign: made for an earlier session of the name. Leaving: being deleted."""
 
@@ -56,7 +62,7 @@ def judge_routers(
     members: list[Member] = []
     for router in ordered:
         member = _judge(session, router, standings, frozen=frozen)
-        if member.place is not None and member.verdict in ("Healthy", "Unhealthy"):
+        if member.place is not None and member.verdict in ("Healthy", "Draining", "Unhealthy"):
             holder = taken.setdefault(member.place, router)
             if holder is not router:
                 member = _impossible(
@@ -68,7 +74,7 @@ def judge_routers(
                 )
         members.append(member)
     members = _limit(members)
-    mesh = [member for member in members if member.verdict == "Healthy"]
+    mesh = [member for member in members if member.verdict in ("Healthy", "Draining")]
     unreplaced = max(0, min(session.min_routers, MESH) - len(mesh))
     mesh += [member for member in members if member.verdict == "Unhealthy"][:unreplaced]
     return Topology(tuple(members), tuple(sorted(mesh, key=lambda member: member.router.key)))
@@ -117,11 +123,41 @@ def _judge_place(
     if standing.lost:
         message = f"MediaServer {server} is lost: neither the operator nor any other server hears it"
         return Member(router, "Unhealthy", "ServerLost", message, server, place)
+    if standing.drain is not None and standing.drain.expired:
+        message = f"{_drained_server(server, standing.drain)}, and its time is over"
+        return Member(router, "Drained", "ServerDrained", message, server, place)
     worker = workers.get(place.slot)
     if worker is not None and worker.state == "Failing" and not frozen:
         message = f"worker {place.slot} of MediaServer {server} keeps dying: {worker.reason or 'see its log'}"
         return Member(router, "Unhealthy", "WorkerFailing", message, server, place)
+    if standing.drain is not None:
+        message = _drained_server(server, standing.drain)
+        if is_vacant(router, standing):
+            return Member(router, "Drained", "ServerDrained", message, server, place)
+        return Member(router, "Draining", "ServerDraining", message, server, place)
     return Member(router, "Healthy", server=server, place=place)
+
+
+def _drained_server(server: ObjectKey, drain: Drain) -> str:
+    return f"MediaServer {server} is being drained ({drain.reason}: {drain.message})"
+
+
+def is_vacant(router: MediaRouter, standing: Standing) -> bool:
+    """Whether a router is not open on its server, or nobody is on it any more after they were sent away.
+
+    A server that can't send participants away tells by its load only.
+    """
+    if standing.unknown:
+        return False
+    key = router_key(router.key.namespace, router.key.name)
+    view = standing.view
+    state = view.routers.get(key)
+    if state is None:
+        return True
+    if view.hello is not None and view.hello.sends_away:
+        return state.leaving and state.vacant
+    load = view.load.routers.get(key) if view.load is not None else None
+    return load is not None and load.participants == 0
 
 
 def _impossible(router: MediaRouter, server: ObjectKey | None, reason: str, message: str) -> Member:
@@ -130,7 +166,7 @@ def _impossible(router: MediaRouter, server: ObjectKey | None, reason: str, mess
 
 def _limit(members: list[Member]) -> list[Member]:
     """Mark what is beyond three: bound ones in their order, then those that wait for a place."""
-    room = MESH
+    room = MESH + _replaced(members)
     limited: dict[ObjectKey, Member] = {}
     for verdict in ("Healthy", "Unbound"):
         for member in members:
@@ -149,6 +185,13 @@ def _limit(members: list[Member]) -> list[Member]:
     return [limited.get(member.router.key, member) for member in members]
 
 
+def _replaced(members: list[Member]) -> int:
+    """Routers that share their index with another one: a drain was called off when its replacement was
+    there, so one of them goes as soon as nobody is on it."""
+    indexes = [m.router.index for m in members if m.verdict == "Healthy" and m.router.owned]
+    return len(indexes) - len(set(indexes))
+
+
 def occupied_by(session: MediaSession, topology: Topology, snapshot: Snapshot) -> Occupied:
     """The workers that a further router can't take, and the routers that it would be linked to.
 
@@ -157,6 +200,7 @@ def occupied_by(session: MediaSession, topology: Topology, snapshot: Snapshot) -
     """
     workers: set[Place] = set()
     healthy: list[Place] = []
+    draining: list[Place] = []
     for member in topology.members:
         router = member.router
         server = ObjectKey(session.cluster.namespace, router.server_name) if router.server_name else None
@@ -164,13 +208,15 @@ def occupied_by(session: MediaSession, topology: Topology, snapshot: Snapshot) -
             workers.add(Place(server, router.worker_slot))
         if member.verdict == "Healthy" and member.place is not None:
             healthy.append(member.place)
+        if member.verdict == "Draining" and member.place is not None:
+            draining.append(member.place)
     protocol: int | None = None
-    for place in healthy:
+    for place in (*healthy, *draining):
         view = snapshot.views.get(place.server)
         if view is not None and view.hello is not None:
             protocol = view.hello.pipe_protocol
             break
-    return Occupied(workers, healthy, protocol)
+    return Occupied(workers, [*healthy, *draining], protocol)
 
 
 def add_open_workers(occupied: Occupied, session_uid: str, standings: Mapping[ObjectKey, Standing]) -> None:

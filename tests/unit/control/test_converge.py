@@ -92,6 +92,10 @@ class FakeHost:
     async def close_link(self, key: str) -> None:
         await self._do(f"unlink {key}")
 
+    def update_router(self, entry: RouterEntry) -> None:
+        self.routers[router_key(entry.namespace, entry.name)].entry = entry
+        self.log.append(f"{entry.name} {'leaves' if entry.leaving else 'stays'}")
+
     def update_session(self, entry: SessionEntry) -> None:
         self.sessions.append(entry)
 

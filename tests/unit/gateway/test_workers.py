@@ -526,7 +526,7 @@ async def test_a_server_that_is_being_deleted(one: WorkerWorld) -> None:
         lambda: all(s.metadata.deletion_timestamp for s in one.gateway.directory.servers.values())
     )
     answer = await one.refused()
-    assert "1 being deleted" in answer.text
+    assert "1 being deleted or drained" in answer.text
 
 
 async def test_no_server_at_all(world: WorkerWorld) -> None:
