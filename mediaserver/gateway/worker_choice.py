@@ -24,7 +24,7 @@ _TOLD: Final[dict[Lack, str]] = {
     "noOffer": "not set up for it",
     "noFigures": "without load figures",
     "away": "not connected",
-    "leaving": "being deleted",
+    "leaving": "being deleted or drained",
 }
 _FOR_NOW: Final = ("away", "noFigures")
 """May be over in a moment."""

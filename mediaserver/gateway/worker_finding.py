@@ -221,7 +221,7 @@ def _view(server: Server, link: ServerLink | None) -> WorkerServer:
     return WorkerServer(
         key=server.key,
         zone=server.spec.zone or (hello.zone if hello is not None else ""),
-        leaving=server.metadata.deletion_timestamp is not None,
+        leaving=server.metadata.deletion_timestamp is not None or server.draining,
         address=hello.participants if hello is not None else None,
         offer=hello.tenants if hello is not None else None,
         load=link.load if link is not None else None,
