@@ -8,7 +8,6 @@ shortens it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -64,12 +63,11 @@ def judge_drains(
     snapshot: Snapshot,
     memory: Memory,
     *,
-    deleting: AbstractSet[ObjectKey] = frozenset(),
     wishes: Mapping[ObjectKey, Wish] | None = None,
 ) -> dict[ObjectKey, Drain]:
     """The drains of all servers whose MediaCluster exists, ordered by name.
 
-    ``deleting`` are servers whose pods are being deleted; ``wishes`` what the planning of pods wants.
+    ``wishes`` is what the planning of pods wants.
     """
     drains: dict[ObjectKey, Drain] = {}
     for key in sorted(snapshot.servers):
@@ -78,7 +76,9 @@ def judge_drains(
         if cluster is None:
             continue
         view = snapshot.views.get(key) or ServerView(key=key)
-        reason = _reason(server, view, key in deleting, (wishes or {}).get(key))
+        pod = snapshot.pods.get(key)
+        deleting = pod is not None and pod.deleting
+        reason = _reason(server, view, deleting, (wishes or {}).get(key))
         if reason is not None:
             drains[key] = _drain(reason, server, cluster, view, snapshot, memory)
     return drains

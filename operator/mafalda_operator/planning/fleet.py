@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from mafalda_operator.model import MediaServer, ObjectKey, Snapshot
@@ -35,14 +34,13 @@ def judge_fleet(
     snapshot: Snapshot,
     memory: Memory,
     *,
-    deleting: AbstractSet[ObjectKey] = frozenset(),
     wishes: Mapping[ObjectKey, Wish] | None = None,
 ) -> Fleet:
     """Looks at every server, and no session: some microseconds each.
 
-    ``deleting`` are servers whose pods are being deleted, ``wishes`` why pods are wanted gone.
+    ``wishes`` says why the planning of pods wants servers gone.
     """
-    drains = judge_drains(snapshot, memory, deleting=deleting, wishes=wishes)
+    drains = judge_drains(snapshot, memory, wishes=wishes)
     first_seen = {key: memory.first_seen.get(key, snapshot.now) for key in snapshot.servers}
     clusters: dict[ObjectKey, ClusterStanding] = {}
     facts: dict[ObjectKey, ServerFacts] = {}

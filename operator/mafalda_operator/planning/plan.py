@@ -185,7 +185,7 @@ class _Planner:
             if cluster is None:
                 status = stray_status(server, self.snapshot.wall_time)
             else:
-                status = server_status(cluster.servers[key], self.snapshot.wall_time)
+                status = server_status(cluster.servers[key], self.snapshot.wall_time, self.snapshot.pods)
             if status is not None:
                 yield status
 

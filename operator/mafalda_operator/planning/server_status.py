@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from mafalda_operator.model import ADDRESS_INTERNAL, MediaServer
+from mafalda_operator.model import ADDRESS_INTERNAL, MediaServer, ObjectKey, PodView, pod_address
 from mafalda_operator.planning.actions import StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason, zone_of
 from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
@@ -38,7 +39,9 @@ _AWAY = {
 }
 
 
-def server_status(standing: Standing, wall_time: str) -> StatusUpdate | None:
+def server_status(
+    standing: Standing, wall_time: str, pods: Mapping[ObjectKey, PodView] | None = None
+) -> StatusUpdate | None:
     """None when nothing changed, or while a new leader waits for a server that an earlier one knew."""
     if standing.state == "Awaited" and standing.view.problem is None:
         return None
@@ -61,7 +64,7 @@ def server_status(standing: Standing, wall_time: str) -> StatusUpdate | None:
         conditions.add("Drained", drained, "Drained" if drained else "Draining", accepting)
     _judge_ready(standing, conditions)
     patience = PROGRESS if standing.awaited else COUNTING if _only_counts(standing, conditions) else 0.0
-    return status_update("MediaServer", server, _fields(standing), conditions, patience)
+    return status_update("MediaServer", server, _fields(standing, pods or {}), conditions, patience)
 
 
 def drain_message(drain: Drain) -> str:
@@ -102,12 +105,16 @@ def _judge_ready(standing: Standing, conditions: Conditions) -> None:
         conditions.summarise("Ready", ("Connected", "Accepting"), "it is connected and takes routers")
 
 
-def _fields(standing: Standing) -> dict[str, Any]:
+def _fields(standing: Standing, pods: Mapping[ObjectKey, PodView]) -> dict[str, Any]:
     """What was last heard of it."""
     stored = standing.server.status
     hello = standing.view.hello
     known: dict[str, Any] = {"zone": zone_of(standing) or None}
     known |= {name: stored.get(name) for name in ("node", "pod")}
+    pod = pods.get(standing.server.key)
+    if pod is not None and pod.uid == standing.server.pod_uid:
+        known |= {"node": pod.node or None, "pod": pod.key.name}
+    internal = standing.server.address or pod_address(standing.server, pods)
     drain = standing.drain
     if drain is not None:
         known["drain"] = {
@@ -118,11 +125,12 @@ def _fields(standing: Standing) -> dict[str, Any]:
             "participantsLeft": drain.participants_left,
         }
     if hello is None:
-        kept = ("addresses", "workers", "version", "workerVersion")
-        return known | {name: stored.get(name) for name in kept}
+        kept = ("workers", "version", "workerVersion")
+        addresses = stored.get("addresses") or _own_address(internal) or None
+        return known | {"addresses": addresses} | {name: stored.get(name) for name in kept}
     workers = standing.view.workers
     return known | {
-        "addresses": _addresses(standing.server.address, hello),
+        "addresses": _addresses(internal, hello),
         "workers": [{"slot": slot, "state": workers[slot].state} for slot in sorted(workers)],
         "version": hello.version,
         "workerVersion": hello.worker_version,
@@ -131,14 +139,17 @@ def _fields(standing: Standing) -> dict[str, Any]:
 
 def _addresses(internal: str, hello: ServerHello) -> list[dict[str, str]]:
     """Where it is reached: as the operator dials it, and as it says itself."""
-    participants = Address(host=hello.participants.host, port=hello.participants.port)
     found = [
-        _address(ADDRESS_INTERNAL, internal, internal.rpartition(":")[0]),
-        _address("Participants", join_host_port(participants), participants.host),
+        *_own_address(internal),
+        _address("Participants", join_host_port(hello.participants), hello.participants.host),
         _address("Client", hello.client.host, hello.client.host),
         _address("Pipe", hello.pipe.host, hello.pipe.host),
     ]
     return [item for item in found if item["address"]]
+
+
+def _own_address(internal: str) -> list[dict[str, str]]:
+    return [_address(ADDRESS_INTERNAL, internal, internal.rpartition(":")[0])] if internal else []
 
 
 def join_host_port(address: Address) -> str:
