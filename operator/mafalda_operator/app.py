@@ -232,15 +232,21 @@ class Operator:
         add("servers", "MediaServers that are dialled.", lambda: [((), float(len(self._links)))])
         add("connected_servers", "Control links that are up.", lambda: [((), float(self._links.connected))])
         add("routers", "MediaRouters.", lambda: [((), float(len(inventory.routers)))])
-        add("sessions", "MediaSessions by readiness.", self._count_sessions, ("ready",))
+        add("sessions", "MediaSessions by readiness.", lambda: self._count_sessions("Ready"), ("ready",))
+        add(
+            "available_sessions",
+            "MediaSessions by whether they take participants.",
+            lambda: self._count_sessions("Available"),
+            ("available",),
+        )
         add("withheld_servers", "Servers with a withheld apply.", self._count_withheld)
 
-    def _count_sessions(self) -> list[tuple[tuple[str, ...], float]]:
+    def _count_sessions(self, kind: str) -> list[tuple[tuple[str, ...], float]]:
         counts = {"True": 0, "False": 0, "Unknown": 0}
         for session in self._inventory.sessions.values():
-            condition = session.condition("Ready")
+            condition = session.condition(kind)
             counts[condition.status if condition is not None else "Unknown"] += 1
-        return [((ready,), float(count)) for ready, count in counts.items()]
+        return [((status,), float(count)) for status, count in counts.items()]
 
     def _count_withheld(self) -> list[tuple[tuple[str, ...], float]]:
         return [((), float(len(self._effects.delivery.withheld)))]
