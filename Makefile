@@ -69,6 +69,10 @@ $(SUITE_INSTALLED): tests/remote_suite/package-lock.json tests/remote_suite/pack
 	@cd tests/remote_suite && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+.PHONY: image
+image: ## Build the container image, unless one of the same content is in the store
+	@tools/build-image
+
 .PHONY: build
 build: setup worker kubernetes node ## Build everything that demo and tests need
 
@@ -128,6 +132,8 @@ chart: $(INSTALLED) ## Bring the chart's definitions, version and table of value
 requirements: $(INSTALLED) ## Compile requirements/*.in into pinned files with hashes (UPGRADE=1 raises versions)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/runtime.txt requirements/runtime.in
 	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in
+	$(COMPILE) -o requirements/image.txt requirements/image.in
+	$(COMPILE) -o requirements/build.txt requirements/build.in
 	$(COMPILE) -o tools/worker/requirements.txt tools/worker/requirements.in
 
 .PHONY: clean
