@@ -155,6 +155,8 @@ def context_of(material: Material, *, server_side: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
+    # Whatever is in ca.crt is trusted, also a CA that another one has certified.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if server_side:
         context.num_tickets = 0  # a resumed session would be checked against what was held before
     else:

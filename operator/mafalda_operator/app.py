@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Coroutine
@@ -15,6 +16,7 @@ import structlog
 from mafalda_operator import health
 from mafalda_operator.effects.api import KubeApi
 from mafalda_operator.effects.backoff import Backoff
+from mafalda_operator.effects.certificates import CertificateKeeper, Issuing
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.delivery import Delivery
 from mafalda_operator.effects.errors import ApiUnavailable, CredentialsError, KubeError
@@ -30,15 +32,18 @@ from mafalda_operator.effects.writers import Writers
 from mafalda_operator.handlers.watches import WatchClock, Watches
 from mafalda_operator.loop import Effects, Loop
 from mafalda_operator.metrics import Metrics
-from mafalda_operator.model import Inventory
+from mafalda_operator.model import Inventory, ObjectKey
 from mafalda_operator.planning.actions import EventNote
 from mafalda_operator.planning.guard import Withheld
 from mafalda_operator.store import Store
 from mediaserver.wire.listen import ListenAddress, listen
 from mediaserver.wire.membership import Credential
+from mediaserver.wire.tls import Certificates
 
 FIRST_CONTACT_SECONDS = 8.0
 """How long refusals are put down to a control plane that is still starting."""
+CERTIFICATE_SECONDS = 5.0
+"""How long a new leader waits for its first certificate before it plans without."""
 _END_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
@@ -96,6 +101,7 @@ class Operator:
         self._links = ServerLinks(
             credential, Epochs(lambda: self._leadership.epoch, self._leadership.meet), self._loop.heard
         )
+        self._certificates = self._make_certificates()
         self._effects = self._make_effects()
         self._stop = asyncio.Event()
         self._add_gauges()
@@ -121,7 +127,13 @@ class Operator:
     async def _work(self) -> None:
         await self._first_contact()
         try:
-            await beside(self._run_for_lease(), self._watches.run(), self._lister.run(), self._writers.run())
+            await beside(
+                self._run_for_lease(),
+                self._watches.run(),
+                self._lister.run(),
+                self._writers.run(),
+                self._certificates.run(),
+            )
         finally:
             self._writers.close()
 
@@ -137,11 +149,19 @@ class Operator:
         self._lister.request("leadership taken: what the last leader did may not be known yet")
         await self._links.open()
         try:
-            await beside(self._leadership.hold(), self._loop.run(self._effects))
+            await beside(self._leadership.hold(), self._plan())
         finally:
             self._effects.statuses.close()
             await self._effects.secrets.close()
             await self._links.close()
+
+    async def _plan(self) -> None:
+        """Plan once this operator can dial, or all the same when that takes long: the links say why."""
+        self._certificates.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CERTIFICATE_SECONDS):
+                await self._certificates.usable.wait()
+        await self._loop.run(self._effects)
 
     async def _first_contact(self) -> None:
         """The first LIST. An API server that is away is waited for, one that refuses for a while only."""
@@ -192,7 +212,37 @@ class Operator:
             delivery=Delivery(self._links, self._inventory, self._lister, self._withheld),
             secrets=secrets,
             lister=self._lister,
+            certificates=self._certificates,
         )
+
+    def _make_certificates(self) -> CertificateKeeper:
+        settings, own = self.settings, self._credential
+        making = None
+        if settings.tls_ca_secret is not None and isinstance(own, Certificates):
+            making = Issuing(
+                authority=ObjectKey(settings.lease_namespace, settings.tls_ca_secret),
+                gateway=ObjectKey(settings.lease_namespace, settings.tls_gateway_secret),
+                own=own,
+            )
+        return CertificateKeeper(
+            self._api,
+            making,
+            tls=isinstance(own, Certificates),
+            leading=lambda: self._leadership.active,
+            on_state=self._loop.tls_secret,
+            note=self._note,
+        )
+
+    def _expiries(self) -> list[tuple[tuple[str, ...], float]]:
+        found: list[tuple[tuple[str, ...], float]] = []
+        found += [((str(secret),), left) for secret, left in self._certificates.expiries().items()]
+        own = self._credential.material if isinstance(self._credential, Certificates) else None
+        if own is not None:
+            found.append((("operator",), own.not_after - time.time()))
+        return found
+
+    def _note(self, note: EventNote) -> None:
+        self._effects.events.write(note)
 
     def _withheld(self, withheld: Withheld) -> None:
         self.metrics.withheld.inc()
@@ -238,6 +288,12 @@ class Operator:
             "MediaSessions by whether they take participants.",
             lambda: self._count_sessions("Available"),
             ("available",),
+        )
+        add(
+            "certificate_expiry_seconds",
+            "Until a certificate ends, by its Secret; `operator`: this process's own.",
+            self._expiries,
+            ("secret",),
         )
         add("withheld_servers", "Servers with a withheld apply.", self._count_withheld)
 

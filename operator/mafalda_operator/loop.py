@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from mafalda_operator.dirt import Dirt
+from mafalda_operator.effects.certificates import CertificateKeeper
 from mafalda_operator.effects.delivery import Delivery
 from mafalda_operator.effects.events import EventWriter
 from mafalda_operator.effects.kube import Actor, Failed
@@ -28,7 +29,7 @@ from mafalda_operator.effects.secrets import KeySecrets
 from mafalda_operator.effects.servers import ServerLinks
 from mafalda_operator.effects.status import StatusWriter
 from mafalda_operator.metrics import Metrics
-from mafalda_operator.model import EVERYTHING, Inventory, MediaCluster, ObjectKey, Scope, Snapshot
+from mafalda_operator.model import EVERYTHING, Inventory, MediaCluster, ObjectKey, Scope, Snapshot, TlsSecret
 from mafalda_operator.planning import Memory, Plan, plan
 from mediaserver.wire.tls import media_server_name
 
@@ -59,6 +60,7 @@ class Effects:
     delivery: Delivery
     secrets: KeySecrets
     lister: Lister
+    certificates: CertificateKeeper | None = None
 
 
 class Loop:
@@ -120,6 +122,10 @@ class Loop:
             if secret in key_secrets(cluster).values()
         )
         self.change(Scope(clusters=frozenset(clusters)))
+
+    def tls_secret(self, cluster: ObjectKey, secret: TlsSecret | None) -> None:
+        """What there is of the certificate of a cluster's pods; None: they need none."""
+        self.change(self._inventory.put_tls(cluster, secret))
 
     def overtaken(self, kind: str, key: ObjectKey) -> None:
         """A status was written that is no longer wanted."""
@@ -254,6 +260,8 @@ class Loop:
         effects.links.set_targets(targets.values())
         clusters = list(self._inventory.clusters.values())
         effects.secrets.set_wanted(secret for cluster in clusters for secret in key_secrets(cluster).values())
+        if effects.certificates is not None:
+            effects.certificates.follow(clusters)
         for cluster in clusters:
             known = {name: effects.secrets.get(secret) for name, secret in key_secrets(cluster).items()}
             read = {name: content for name, content in known.items() if content is not None}

@@ -1,7 +1,7 @@
-"""Token keys: the Secrets that MediaClusters' key sets name, each read and watched by name.
+"""Secrets that are read and watched one by one, by name: token keys, certificates.
 
 Watching by name needs no right to see any other Secret (RBAC: get, list and watch with resourceNames, or in
-the clusters' namespaces), and a rotated key reaches the media servers at once.
+the clusters' namespaces).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -20,19 +21,32 @@ from mafalda_operator.model import KeySecret, ObjectKey
 
 WATCH_SECONDS = 300
 
+ContentT = TypeVar("ContentT")
+
 log = structlog.get_logger(__name__)
 
 
-class KeySecrets:
-    """Holds the newest content of each wanted Secret; ``on_change`` is called with its name."""
+class WatchedSecrets(Generic[ContentT]):
+    """Holds the newest content of each wanted Secret; ``on_change`` is called with its name.
 
-    def __init__(self, api: KubeApi, on_change: Callable[[ObjectKey], None]) -> None:
-        self._api, self._on_change = api, on_change
+    ``read`` makes the content of the object, or of None when there is no such Secret; ``what`` is its name in
+    logs.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        read: Callable[[ObjectKey, Object | None], ContentT],
+        on_change: Callable[[ObjectKey], None],
+        *,
+        what: str,
+    ) -> None:
+        self._api, self._read, self._on_change, self._what = api, read, on_change, what
         self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._held: dict[ObjectKey, KeySecret] = {}
+        self._held: dict[ObjectKey, ContentT] = {}
 
-    def get(self, secret: ObjectKey) -> KeySecret | None:
+    def get(self, secret: ObjectKey) -> ContentT | None:
         """None: not read yet."""
         return self._held.get(secret)
 
@@ -55,7 +69,7 @@ class KeySecrets:
             await asyncio.wait(self._ending)
 
     def _start(self, secret: ObjectKey) -> None:
-        task = asyncio.create_task(self._keep(secret), name=f"token keys {secret}")
+        task = asyncio.create_task(self._keep(secret), name=f"{self._what} {secret}")
         task.add_done_callback(self._ended)
         self._tasks[secret] = task
 
@@ -68,7 +82,7 @@ class KeySecrets:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("watching token keys ended by a fault", exc_info=task.exception())
+            log.error("watching a Secret ended by a fault", what=self._what, exc_info=task.exception())
 
     async def _keep(self, secret: ObjectKey) -> None:
         backoff = Backoff()
@@ -80,10 +94,10 @@ class KeySecrets:
                 continue
             except Forbidden as error:
                 remedy = "allow get, list and watch of this Secret to the operator's account"
-                log.error("may not read token keys", secret=str(secret), error=str(error), remedy=remedy)
+                log.error(f"may not read {self._what}", secret=str(secret), error=str(error), remedy=remedy)
                 await asyncio.sleep(backoff.next(error))
             except KubeError as error:
-                log.warning("cannot read token keys now", secret=str(secret), error=str(error))
+                log.warning(f"cannot read {self._what} now", secret=str(secret), error=str(error))
                 await asyncio.sleep(backoff.next(error))
 
     async def _read_and_watch(self, secret: ObjectKey) -> None:
@@ -101,10 +115,21 @@ class KeySecrets:
                 self._take(secret, event["object"] if event["type"] != "DELETED" else None)
 
     def _take(self, secret: ObjectKey, obj: Object | None) -> None:
-        content = KeySecret({}, exists=False) if obj is None else KeySecret.read(_data(secret, obj))
+        content = self._read(secret, obj)
         if self._held.get(secret) != content:
             self._held[secret] = content
             self._on_change(secret)
+
+
+class KeySecrets(WatchedSecrets[KeySecret]):
+    """The Secrets that MediaClusters' key sets name. A rotated key reaches the media servers at once."""
+
+    def __init__(self, api: KubeApi, on_change: Callable[[ObjectKey], None]) -> None:
+        super().__init__(api, _read_keys, on_change, what="token keys")
+
+
+def _read_keys(secret: ObjectKey, obj: Object | None) -> KeySecret:
+    return KeySecret({}, exists=False) if obj is None else KeySecret.read(_data(secret, obj))
 
 
 def _data(secret: ObjectKey, obj: Object) -> dict[str, bytes]:

@@ -46,6 +46,7 @@ from mafalda_operator.model.views import (
     Refusal,
     Reported,
     ServerView,
+    TlsSecret,
 )
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "Scope",
     "ServerView",
     "Snapshot",
+    "TlsSecret",
     "UpdatePolicy",
     "parse_duration",
     "pod_address",

@@ -13,7 +13,7 @@ from dataclasses import replace as with_fields
 from mafalda_operator.model.keys import Kind, ObjectKey
 from mafalda_operator.model.pods import NodeView, ObjectRef, OwnedObject, PodView
 from mafalda_operator.model.resources import MediaCluster, MediaRouter, MediaServer, MediaSession
-from mafalda_operator.model.views import KeySecret, NamespaceInfo, Refusal, ServerView
+from mafalda_operator.model.views import KeySecret, NamespaceInfo, Refusal, ServerView, TlsSecret
 from mediaserver.control.contract import LinkState, ReportedEntry, RouterState
 
 AnyResource = MediaCluster | MediaServer | MediaSession | MediaRouter
@@ -88,6 +88,9 @@ class Snapshot:
     object_refusals: Mapping[ObjectRef, Refusal] = field(default_factory=dict)
     """Pods, MediaServers and owned objects that the API server would not make."""
 
+    tls: Mapping[ObjectKey, TlsSecret] = field(default_factory=dict)
+    """By cluster, of those that have pods; a cluster that is missing is not looked at yet."""
+
     def server_of(self, router: MediaRouter) -> ObjectKey | None:
         """The MediaServer that a router is bound to; None when unbound or when its session is gone."""
         session = self.sessions.get(router.session)
@@ -110,6 +113,7 @@ class Inventory:
         self.namespaces: dict[str, NamespaceInfo] = {}
         self.token_keys: dict[ObjectKey, Mapping[str, KeySecret]] = {}
         self.refusals: dict[ObjectKey, Refusal] = {}
+        self.tls: dict[ObjectKey, TlsSecret] = {}
         self.pods: dict[ObjectKey, PodView] = {}
         self.nodes: dict[str, NodeView] = {}
         self.owned: dict[ObjectRef, OwnedObject] = {}
@@ -175,6 +179,16 @@ class Inventory:
             return NOTHING
         self.token_keys[cluster] = sets
         return self._scope_of_cluster(cluster)
+
+    def put_tls(self, cluster: ObjectKey, secret: TlsSecret | None) -> Scope:
+        """Set what there is of a cluster's certificate; None: it needs none."""
+        if self.tls.get(cluster) == secret:
+            return NOTHING
+        if secret is None:
+            del self.tls[cluster]
+        else:
+            self.tls[cluster] = secret
+        return Scope(clusters=frozenset({cluster}))
 
     def put_refusal(self, router: ObjectKey, refusal: Refusal) -> None:
         """Remember that the API server would not create this router. The planner's wake-up retries it."""
@@ -273,6 +287,7 @@ class Inventory:
             routers=self.routers,
             namespaces=self.namespaces,
             token_keys=self.token_keys,
+            tls=self.tls,
             views=views,
             refusals=self.refusals,
             now=now,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mafalda_operator.model.keys import ObjectKey
 from mediaserver.control.contract import (
@@ -154,6 +155,21 @@ class KeySecret:
         keys = {kid: key for kid, key in data.items() if kid != REVOKED}
         revoked = read_revoked(data.get(REVOKED, b""))
         return cls(keys, revoked=revoked.tokens, revoked_readable=revoked.readable)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSecret:
+    """The Secret with the certificate of a MediaCluster's pods, as far as its status tells of it."""
+
+    secret: ObjectKey
+    given: bool
+    """By spec.tls.secretRef; else the operator makes it, or should find it."""
+    state: Literal["Off", "Pending", "Missing", "Invalid", "Taken", "Failed", "Good"]
+    """Off: the operator itself has no TLS. Taken: somebody else's, which is not overwritten. Failed: it could
+    not be written."""
+    detail: str = ""
+    not_after: float = 0.0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)

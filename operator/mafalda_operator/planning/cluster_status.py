@@ -9,6 +9,7 @@ from mafalda_operator.model import KeySecret, MediaCluster, ObjectKey, Snapshot
 from mafalda_operator.planning.access import MINIMUM_KEY_BYTES, seen_secrets
 from mafalda_operator.planning.actions import CreateTokenKeys, StatusUpdate
 from mafalda_operator.planning.capacity import accepting_reason
+from mafalda_operator.planning.certificates import tls_fault
 from mafalda_operator.planning.codecs import codec_problem
 from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
 from mafalda_operator.planning.recovery import ClusterStanding
@@ -64,7 +65,7 @@ def cluster_status(
     else:
         conditions.add("Available", False, "NoServers", "create MediaServers that name it in spec.clusterRef")
     conditions.add("Frozen", standing.frozen, standing.frozen_reason, _FROZEN[standing.frozen_reason])
-    fault = _fault(cluster, standing, ready, secrets)
+    fault = _fault(cluster, standing, ready, secrets, snapshot)
     if fault is None:
         conditions.add("Ready", True, "Ready", "all of spec holds and every server is ready")
     else:
@@ -81,7 +82,11 @@ def cluster_status(
 
 
 def _fault(
-    cluster: MediaCluster, standing: ClusterStanding, ready: int, secrets: Mapping[str, KeySecret]
+    cluster: MediaCluster,
+    standing: ClusterStanding,
+    ready: int,
+    secrets: Mapping[str, KeySecret],
+    snapshot: Snapshot,
 ) -> tuple[str, str] | None:
     """The first thing that keeps the cluster from being Ready: reason and message."""
     if cluster.problems:
@@ -91,7 +96,7 @@ def _fault(
         return "UnsupportedCodec", f"spec.mediaCodecs: {codec}"
     if standing.frozen:
         return standing.frozen_reason, _FROZEN[standing.frozen_reason]
-    keys = _key_fault(cluster, secrets)
+    keys = _key_fault(cluster, secrets) or tls_fault(snapshot.tls.get(cluster.key), snapshot.wall_time)
     if keys is not None:
         return keys
     if not standing.servers:
