@@ -13,6 +13,7 @@ import statistics
 import time
 
 import aiohttp
+import pytest
 from integration.operator.world import OperatorProcess, World
 from mafalda_operator.effects.api import LEASES
 
@@ -21,6 +22,7 @@ WITHIN = 5.0
 """Seconds from the kill until the standby holds the Lease."""
 
 
+@pytest.mark.timeout(60 + 20 * KILLS)
 async def test_a_standby_takes_over_from_a_killed_leader_in_time(world: World) -> None:
     await world.cluster_of(servers=2, workers=4)
     leader = await world.operator(identity="operator-0")
