@@ -129,7 +129,7 @@ async def _logged_address(process: subprocess.Popen[bytes], log: Path) -> str:
         if process.poll() is not None:
             raise RuntimeError(f"the operator ended with {process.returncode}: {text}")
         lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        found.extend(line["metrics"] for line in lines if line["event"] == "operator started")
+        found.extend(line["metrics"] for line in lines if line["message"] == "operator started")
         return bool(found)
 
     await until(known, "the operator starts")

@@ -1,4 +1,9 @@
-"""Logs: one event a line on stderr, JSON or text, standard library loggers included."""
+"""Logs: one event a line on stderr, JSON or text, standard library loggers included.
+
+Every line has ``ts``, ``level`` and ``message``. What it is about is named by the same keys in operator,
+media server and gateway: ``session``, ``router``, ``server`` and ``cluster`` by namespace/name,
+``participant``, ``worker`` (its slot), ``reason`` (why, in a word where a condition or close code has one).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,7 @@ def configure(level: str, fmt: Format) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
     ]
     render: structlog.typing.Processor = _as_json if fmt == "json" else _as_text
@@ -53,13 +58,13 @@ def configure(level: str, fmt: Format) -> None:
 
 
 def _split(event: Mapping[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
-    rest = {key: value for key, value in event.items() if key not in ("time", "level", "event")}
-    return str(event.get("time", "")), str(event.get("level", "")), str(event.get("event", "")), rest
+    rest = {key: value for key, value in event.items() if key not in ("ts", "level", "event")}
+    return str(event.get("ts", "")), str(event.get("level", "")), str(event.get("event", "")), rest
 
 
 def _as_json(_logger: object, _name: str, event: MutableMapping[str, Any]) -> str:
     time, level, message, rest = _split(event)
-    return json.dumps({"time": time, "level": level, "event": message, **rest}, default=str)
+    return json.dumps({"ts": time, "level": level, "message": message, **rest}, default=str)
 
 
 def _as_text(_logger: object, _name: str, event: MutableMapping[str, Any]) -> str:

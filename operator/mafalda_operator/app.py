@@ -28,6 +28,7 @@ from mafalda_operator.effects.listing import Lister, explain
 from mafalda_operator.effects.secrets import KeySecrets
 from mafalda_operator.effects.servers import ServerLinks
 from mafalda_operator.effects.status import StatusWriter
+from mafalda_operator.effects.story import Story
 from mafalda_operator.effects.writers import Writers
 from mafalda_operator.handlers.watches import WatchClock, Watches
 from mafalda_operator.loop import Effects, Loop
@@ -78,6 +79,7 @@ class Operator:
         credentials = Credentials(settings.kubeconfig)
         self._api = KubeApi(credentials, done=self.metrics.note_request)
         self._inventory = Inventory()
+        self._story = Story(self._inventory)
         self._leadership = Leadership(
             self._api,
             namespace=settings.lease_namespace,
@@ -85,7 +87,9 @@ class Operator:
             identity=settings.identity,
         )
         self._loop = Loop(self._inventory, self.metrics, may_act=lambda: self._leadership.active)
-        self._store = Store(self._inventory, clock=time.monotonic, on_change=self._loop.change)
+        self._store = Store(
+            self._inventory, clock=time.monotonic, on_change=self._loop.change, story=self._story
+        )
         self._lister = Lister(self._api, self._store, namespaces=settings.namespaces, on_done=self._loop.wake)
         self._watch_clock = WatchClock(time.monotonic)
         self._watches = Watches(
@@ -146,11 +150,13 @@ class Operator:
 
     async def _lead(self) -> None:
         """Plan and act for as long as the Lease is held."""
+        self._story.telling = True
         self._lister.request("leadership taken: what the last leader did may not be known yet")
         await self._links.open()
         try:
             await beside(self._leadership.hold(), self._plan())
         finally:
+            self._story.telling = False
             self._effects.statuses.close()
             await self._effects.secrets.close()
             await self._links.close()
@@ -199,6 +205,7 @@ class Operator:
                 on_refusal=self._inventory.put_refusal,
                 on_token_keys=secrets.put,
                 clock=time.monotonic,
+                story=self._story,
             ),
             statuses=StatusWriter(self._api, self._writers, self._store, self._loop.overtaken),
             events=EventWriter(

@@ -27,6 +27,7 @@ from mafalda_operator.model import (
 from mafalda_operator.model.keys import Kind
 
 Object = dict[str, Any]
+AnyResource = MediaCluster | MediaServer | MediaSession | MediaRouter
 
 TOMBSTONE_SECONDS = 600.0
 """For so long a late event cannot bring a deleted object back; re-LISTs come more often."""
@@ -37,6 +38,13 @@ class Sink(Protocol):
 
     def put(self, obj: Object) -> Scope: ...
     def remove(self, key: ObjectKey) -> Scope: ...
+
+
+class Story(Protocol):
+    """Who is told of versions that follow each other, and of objects that are gone."""
+
+    def changed(self, before: AnyResource | None, after: AnyResource) -> None: ...
+    def removed(self, gone: AnyResource) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +126,18 @@ class Store:
     """All kinds. Every change goes to ``inventory``; what it makes necessary to plan, to ``on_change``."""
 
     def __init__(
-        self, inventory: Inventory, *, clock: Callable[[], float], on_change: Callable[[Scope], None]
+        self,
+        inventory: Inventory,
+        *,
+        clock: Callable[[], float],
+        on_change: Callable[[Scope], None],
+        story: Story | None = None,
     ) -> None:
         self.inventory = inventory
         self._on_change = on_change
         self.kinds: dict[str, KindStore] = {
-            kind: KindStore(_ResourceSink(inventory, kind, parse), clock) for kind, parse in _PARSERS.items()
+            kind: KindStore(_ResourceSink(inventory, kind, parse, story), clock)
+            for kind, parse in _PARSERS.items()
         }
         self.kinds["Namespace"] = KindStore(_NamespaceSink(inventory), clock)
 
@@ -157,13 +171,7 @@ class Store:
 
     def status(self, kind: str, key: ObjectKey, uid: str) -> Mapping[str, Any] | None:
         """The stored status of that very object; None when it is gone."""
-        held: Mapping[str, Mapping[ObjectKey, Any]] = {
-            "MediaCluster": self.inventory.clusters,
-            "MediaServer": self.inventory.servers,
-            "MediaSession": self.inventory.sessions,
-            "MediaRouter": self.inventory.routers,
-        }
-        resource = held[kind].get(key)
+        resource = self.inventory.get(kind, key)
         if resource is None or resource.uid != uid:
             return None
         status: Mapping[str, Any] = resource.status
@@ -178,13 +186,26 @@ class Store:
 class _ResourceSink:
     inventory: Inventory
     kind: Kind
-    parse: Callable[[Object], MediaCluster | MediaServer | MediaSession | MediaRouter]
+    parse: Callable[[Object], AnyResource]
+    story: Story | None
 
     def put(self, obj: Object) -> Scope:
-        return self.inventory.put(self.parse(obj))
+        resource = self.parse(obj)
+        before = self.inventory.get(self.kind, resource.key)
+        scope = self.inventory.put(resource)
+        if self.story is not None:
+            if before is not None and before.uid != resource.uid:
+                self.story.removed(before)
+                before = None
+            self.story.changed(before, resource)
+        return scope
 
     def remove(self, key: ObjectKey) -> Scope:
-        return self.inventory.remove(self.kind, key)
+        gone = self.inventory.get(self.kind, key)
+        scope = self.inventory.remove(self.kind, key)
+        if self.story is not None and gone is not None:
+            self.story.removed(gone)
+        return scope
 
 
 @dataclass
@@ -201,7 +222,7 @@ class _NamespaceSink:
         return self.inventory.put_namespace(key.name, None)
 
 
-_PARSERS: dict[Kind, Callable[[Object], MediaCluster | MediaServer | MediaSession | MediaRouter]] = {
+_PARSERS: dict[Kind, Callable[[Object], AnyResource]] = {
     "MediaCluster": MediaCluster.parse,
     "MediaServer": MediaServer.parse,
     "MediaSession": MediaSession.parse,

@@ -11,6 +11,7 @@ import structlog
 
 from mafalda_operator.effects.api import BY_KIND, EVENTS, KubeApi, Object
 from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable
+from mafalda_operator.effects.story import named
 from mafalda_operator.effects.writers import Urgency, Writers
 from mafalda_operator.planning.actions import EventNote
 
@@ -42,11 +43,10 @@ class EventWriter:
         self._told: OrderedDict[EventNote, float] = OrderedDict()
 
     def write(self, note: EventNote) -> None:
-        """Log it, and write it when nothing more urgent waits."""
+        """Write it when nothing more urgent waits. ``effects.story`` logs what it is about."""
         if self._just_told(note):
             return
-        emit = log.warning if note.type == "Warning" else log.info
-        emit(note.message, kind=note.kind, object=str(note.key), reason=note.reason)
+        log.debug(f"event: {note.message}", reason=note.reason, **named(note.kind, note.key))
         if self._waiting >= MAX_WAITING:
             self._on_dropped()
             return
@@ -62,7 +62,9 @@ class EventWriter:
             await self._api.create(EVENTS, note.key.namespace, body)
         except (ApiRefused, ApiUnavailable) as error:
             self._on_dropped()
-            log.warning("event not written", kind=note.kind, object=str(note.key), error=str(error))
+            log.warning(
+                "event not written", reason=note.reason, error=str(error), **named(note.kind, note.key)
+            )
 
     def _just_told(self, note: EventNote) -> bool:
         now = self._clock()

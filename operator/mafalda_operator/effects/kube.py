@@ -23,6 +23,7 @@ from mafalda_operator.effects.errors import (
     NotFound,
     Throttled,
 )
+from mafalda_operator.effects.story import Story
 from mafalda_operator.effects.writers import QueueFullError, Urgency, Writers
 from mafalda_operator.model import API_VERSION, LABEL_CLUSTER, ObjectKey, Refusal, Scope
 from mafalda_operator.planning.actions import Action, BindRouter, CreateRouter, CreateTokenKeys, DeleteRouter
@@ -61,8 +62,9 @@ class Actor:
         on_refusal: Callable[[ObjectKey, Refusal], None],
         on_token_keys: Callable[[ObjectKey, Object], None],
         clock: Callable[[], float],
+        story: Story,
     ) -> None:
-        self._api, self._writers, self._store = api, writers, store
+        self._api, self._writers, self._store, self._story = api, writers, store, story
         self._on_refusal, self._on_token_keys, self._clock = on_refusal, on_token_keys, clock
         self._backoffs: dict[ObjectKey, Backoff] = {}
 
@@ -88,10 +90,11 @@ class Actor:
         backoff.longest = LONGEST_REFUSED if patient else 5.0
         at = self._clock() + backoff.next(error)
         log.warning(
-            "action failed, trying again later",
+            "not done, tried again later",
             action=type(action).__name__,
-            object=str(subject),
+            reason=_refusal_reason(error),
             error=str(error),
+            **_names(action),
         )
         if isinstance(action, CreateRouter):
             self._on_refusal(action.key, Refusal(_refusal_reason(error), _refusal_message(error), at))
@@ -136,7 +139,7 @@ class Actor:
         except Forbidden as error:
             raise await self._explained(action.key.namespace, error) from error
         self._store.put("MediaRouter", router)
-        self._log(action, router=str(action.key), session=f"{action.key.namespace}/{action.owner.name}")
+        self._story.acted(action)
 
     async def _existing(self, action: CreateRouter, error: Conflict) -> Object:
         """The router of that name, which must be ours: then it is what this action wanted to make."""
@@ -166,6 +169,7 @@ class Actor:
         if action.reason == "SessionGone" and await self._still_there(action):
             return
         namespace, name = action.key
+        self._story.deleting(action)
         try:
             answer = await self._api.delete(ROUTERS, namespace, name, uid=action.uid)
         except NotFound:
@@ -178,7 +182,6 @@ class Actor:
             self._store.put("MediaRouter", answer)  # somebody's finalizer holds it
         else:
             self._store.delete("MediaRouter", action.key, action.uid)
-        self._log(action, router=str(action.key), session=str(action.session))
 
     async def _still_there(self, action: DeleteRouter) -> bool:
         """A fresh read: is the session that the router belongs to there after all?"""
@@ -205,7 +208,7 @@ class Actor:
         except (Conflict, Invalid):  # bound by somebody else, or made anew, meanwhile
             router = await self._api.get(ROUTERS, action.key.namespace, action.key.name)
         self._store.put("MediaRouter", router)
-        self._log(action, router=str(action.key), server=str(action.server))
+        self._story.acted(action)
 
     # -- token keys -------------------------------------------------------------------------------------
 
@@ -233,14 +236,24 @@ class Actor:
                 raise
             secret = await self._api.get(SECRETS, action.secret.namespace, action.secret.name)
         self._on_token_keys(action.secret, secret)
-        self._log(action, cluster=str(action.cluster), secret=str(action.secret))
-
-    def _log(self, action: Action, **names: str) -> None:
-        log.info(action.message, action=type(action).__name__, reason=action.reason, **names)
+        self._story.acted(action)
 
 
 def _subject(action: Action) -> ObjectKey:
     return action.secret if isinstance(action, CreateTokenKeys) else action.key
+
+
+def _names(action: Action) -> dict[str, str]:
+    match action:
+        case CreateRouter():
+            session = ObjectKey(action.key.namespace, action.owner.name)
+            return {"session": str(session), "router": str(action.key)}
+        case DeleteRouter():
+            return {"session": str(action.session), "router": str(action.key)}
+        case BindRouter():
+            return {"router": str(action.key), "server": str(action.server)}
+        case CreateTokenKeys():
+            return {"cluster": str(action.cluster), "secret": str(action.secret)}
 
 
 def _scope(action: Action) -> Scope:

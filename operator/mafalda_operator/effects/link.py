@@ -140,7 +140,7 @@ class ControlLink:
         self._wake = asyncio.Event()
         self._asking = False
         self._tasks: asyncio.TaskGroup | None = None
-        self._log = log.bind(server=str(target.server), address=target.address)
+        self._log = log.bind(server=str(target.server), cluster=str(target.cluster), address=target.address)
 
     # -- the owner's side -------------------------------------------------------------------------------
 
@@ -301,10 +301,7 @@ class ControlLink:
         if was_connected or problem != self._problem:
             self._problem = problem
             self._log.warning(
-                "not connected to media server",
-                reason=problem.reason,
-                message=problem.message,
-                error=str(failure),
+                f"not connected to media server: {problem.message}", reason=problem.reason, error=str(failure)
             )
             self._on_heard(Heard(self.target.server))
 
@@ -365,7 +362,7 @@ class ControlLink:
         if self._asking or self._tasks is None or self._connection is None:
             return
         self._asking = True
-        self._log.warning("asking media server for its whole report", reason=why)
+        self._log.warning("asking media server for its whole report", error=why)
         self._tasks.create_task(self._call_resync(self._connection))
 
     async def _call_resync(self, connection: Connection) -> None:

@@ -64,7 +64,7 @@ class Lister:
 
         Returns the moment that ``fresh_since`` compares with.
         """
-        log.info("listing all kinds anew", reason=reason)
+        log.info(f"listing all kinds anew: {reason}")
         now = self._clock()
         if suspect:
             self._suspect_at = now

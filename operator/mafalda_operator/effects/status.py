@@ -15,6 +15,7 @@ import structlog
 from mafalda_operator.effects.api import BY_KIND, KubeApi, Object
 from mafalda_operator.effects.backoff import Backoff
 from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable, Conflict, Invalid, KubeError, NotFound
+from mafalda_operator.effects.story import named
 from mafalda_operator.effects.writers import Urgency, Writers
 from mafalda_operator.model import ObjectKey
 from mafalda_operator.planning.actions import StatusUpdate
@@ -143,7 +144,7 @@ class StatusWriter:
             self._on_overtaken(*target)
 
     def _retry(self, state: _Object, update: StatusUpdate, error: KubeError) -> None:
-        log.warning("status not written", kind=update.kind, object=str(update.key), error=str(error))
+        log.warning("status not written", error=str(error), **named(update.kind, update.key))
         state.backoff.failures += 1
         if state.update is None and not state.overtaken:
             state.update = update
@@ -152,7 +153,7 @@ class StatusWriter:
         """Gone or made anew meanwhile, as the watch will tell; or a status that the schema refuses."""
         stored = self._stored.status(update.kind, update.key, update.uid)
         if isinstance(error, Invalid) and stored is not None:
-            log.error("status refused", kind=update.kind, object=str(update.key), error=str(error))
+            log.error("status refused", error=str(error), **named(update.kind, update.key))
 
     async def _patch(self, update: StatusUpdate) -> None:
         stored = self._stored.status(update.kind, update.key, update.uid)

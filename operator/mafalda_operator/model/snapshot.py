@@ -271,6 +271,19 @@ class Inventory:
             return router.session if router else None
         return None
 
+    def get(self, kind: str, key: ObjectKey) -> AnyResource | None:
+        held: Mapping[str, Mapping[ObjectKey, AnyResource]] = {
+            "MediaCluster": self.clusters,
+            "MediaServer": self.servers,
+            "MediaSession": self.sessions,
+            "MediaRouter": self.routers,
+        }
+        return held[kind].get(key)
+
+    def routers_of(self, session: ObjectKey) -> Collection[ObjectKey]:
+        """The routers that name a session, whether it exists or not."""
+        return self._routers_by_session.get(session, ())
+
     def snapshot(
         self,
         *,

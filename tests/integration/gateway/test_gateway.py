@@ -58,12 +58,12 @@ class Process:
             self.text += line.decode()
             if line.startswith(b"{"):
                 self.lines.append(json.loads(line))
-                if self.lines[-1]["event"] == "gateway listens":
+                if self.lines[-1]["message"] == "gateway listens":
                     self._listening.set()
 
     async def listening(self) -> dict[str, Any]:
         await asyncio.wait_for(self._listening.wait(), 20)
-        return next(line for line in self.lines if line["event"] == "gateway listens")
+        return next(line for line in self.lines if line["message"] == "gateway listens")
 
     async def ended(self) -> int:
         code = await asyncio.wait_for(self.process.wait(), 20)

@@ -51,7 +51,7 @@ async def test_starts_and_stops_and_leaves_nothing(make_server: MakeServer, numb
     assert not any(alive(pid) for pid in workers)
     for line in server.log().splitlines():
         event = json.loads(line)
-        assert {"time", "level", "event"} <= event.keys()
+        assert {"ts", "level", "message"} <= event.keys()
         assert event["level"] not in ("error", "critical"), line
     for port in (server.internal, server.participants, server.health, server.client_port):
         with socket.socket() as probe:
@@ -159,7 +159,7 @@ async def test_a_missing_key_or_worker_is_named(make_server: MakeServer, tmp_pat
         server.start()
         assert await server.ended() == 1
         last = json.loads(server.log().splitlines()[-1])
-        assert last["event"] == "cannot start"
+        assert last["message"] == "cannot start"
         assert str(tmp_path / "missing") in last["reason"]
 
 

@@ -133,4 +133,4 @@ def test_a_fault_has_exit_code_one(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*arguments, "--metrics-listen", "127.0.0.1:0"])
     assert result.exit_code == 1
     last = json.loads(result.stderr.strip().splitlines()[-1])
-    assert "absent" in last["event"]
+    assert "absent" in last["message"]

@@ -38,11 +38,11 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     first, second, third = (json.loads(line) for line in err.splitlines())
-    assert first["event"] == "router opened"
+    assert first["message"] == "router opened"
     assert (first["level"], first["router"], first["count"]) == ("info", "shop/a b", 2)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", first["time"])
-    assert (second["event"], second["server"], second["level"]) == ("two\nlines 1", "main-1", "warning")
-    assert third["event"] == "it failed"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", first["ts"])
+    assert (second["message"], second["server"], second["level"]) == ("two\nlines 1", "main-1", "warning")
+    assert third["message"] == "it failed"
     assert "ValueError: broken" in third["exception"]
 
 

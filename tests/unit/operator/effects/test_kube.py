@@ -18,8 +18,9 @@ from mafalda_operator.effects.errors import (
     Throttled,
 )
 from mafalda_operator.effects.kube import Actor, Failed
+from mafalda_operator.effects.story import Story
 from mafalda_operator.effects.writers import Writers
-from mafalda_operator.model import ObjectKey, Refusal, Scope
+from mafalda_operator.model import Inventory, ObjectKey, Refusal, Scope
 from mafalda_operator.planning import BindRouter, CreateRouter, CreateTokenKeys, DeleteRouter, Owner
 from mafalda_operator.planning.actions import Action
 
@@ -84,6 +85,8 @@ class Rig:
         self.writers = Writers()
         self.refusals: list[Refusal] = []
         self.keys: list[Object] = []
+        self.story = Story(Inventory())
+        self.story.telling = True
         self.actor = Actor(
             cast(KubeApi, self.cluster),
             self.writers,
@@ -91,6 +94,7 @@ class Rig:
             on_refusal=lambda _, refusal: self.refusals.append(refusal),
             on_token_keys=lambda _, secret: self.keys.append(secret),
             clock=lambda: 100.0,
+            story=self.story,
         )
 
     async def act(self, action: Action, **answers: Any) -> list[Failed]:
