@@ -114,7 +114,7 @@ def _fields(standing: Standing, pods: Mapping[ObjectKey, PodView]) -> dict[str, 
     pod = pods.get(standing.server.key)
     if pod is not None and pod.uid == standing.server.pod_uid:
         known |= {"node": pod.node or None, "pod": pod.key.name}
-    internal = standing.server.address or pod_address(standing.server, pods)
+    internal = pod_address(standing.server, pods) or standing.server.address
     drain = standing.drain
     if drain is not None:
         known["drain"] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +65,12 @@ class World:
         self.scope: Scope = EVERYTHING
         self.plans: list[Plan] = []
         self.dead: set[ObjectKey] = set()
+        self.participants: Counter[str] = Counter()
+        """By router key: those who are attached. Sent away, they attach to another router of the session."""
+        self.stubborn = False
+        """Participants stay where they are, whatever they are asked."""
+        self.cut = 0
+        """How many lost their router without having been asked to go elsewhere before."""
         self._uids = itertools.count(1)
 
     # -- objects ------------------------------------------------------------------------------------------
@@ -146,6 +153,7 @@ class World:
         ports: int = 100,
         pipe_protocol: int = 1,
         instance: str = "",
+        sends_away: bool = True,
     ) -> None:
         states = [contract.WorkerState(slot=slot, state="Running") for slot in range(workers)]
         hello = contract.ServerHello(
@@ -165,6 +173,7 @@ class World:
             nonce="",
             proof="",
             zone=zone,
+            sends_away=sends_away,
         )
         reported = Reported()
         for state in states:
@@ -189,6 +198,46 @@ class World:
             load_at=self.now,
         )
         self.scope |= Scope(servers=frozenset({key}))
+
+    def drain(self, key: ObjectKey, state: str = "Drained") -> None:
+        """What a user writes into spec.desiredState; `Active` calls it off."""
+        spec = {**self.objects["MediaServer", key]["spec"], "desiredState": state}
+        self.put("MediaServer", *key, spec)
+
+    def say_leaving(self, key: ObjectKey, deadline: float = 900.0) -> None:
+        """The server's process was told to end, and says so."""
+        self.views[key].reported.put(
+            contract.LEAVING_KEY, contract.LeavingState(reason="SIGTERM", deadline=deadline)
+        )
+        self.scope |= Scope(servers=frozenset({key}))
+
+    def attend(self, session: ObjectKey, count: int = 1) -> None:
+        """Participants come in on a ready router, rather on one that isn't leaving; nowhere if none is."""
+        uid = self.inventory.sessions[session].uid
+        if (router := self._choose(uid)) is not None:
+            self.participants[router] += count
+            self.load()
+
+    def _choose(self, session_uid: str) -> str | None:
+        ready = [
+            (state.leaving, key)
+            for server, view in self.views.items()
+            if view.connected and server not in self.dead
+            for key, state in view.routers.items()
+            if state.session_uid == session_uid and state.ready
+        ]
+        return min(ready)[1] if ready else None
+
+    def load(self) -> None:
+        """Servers tell how many participants their routers have."""
+        for server, view in self.views.items():
+            if view.load is None:
+                continue
+            routers = {
+                key: contract.RouterLoad(participants=self.participants[key], producers=0, consumers=0)
+                for key in view.routers
+            }
+            self.views[server] = replace(view, load=msgspec.structs.replace(view.load, routers=routers))
 
     def view(self, key: ObjectKey, **changes: Any) -> None:
         self.views[key] = replace(self.views.get(key) or ServerView(key=key), **changes)
@@ -331,6 +380,7 @@ class World:
                         worker_slot=entry.worker_slot,
                         ready=True,
                         id=f"id-{entry.uid}",
+                        leaving=entry.leaving and self._sends_away(key),
                     )
                 elif isinstance(entry, contract.LinkEntry):
                     wanted[name] = contract.LinkState(
@@ -340,13 +390,39 @@ class World:
                         ready=True,
                     )
             self._report(key, wanted)
+        self._move()
+        self.load()
+
+    def _sends_away(self, key: ObjectKey) -> bool:
+        hello = self.views[key].hello
+        return hello is not None and hello.sends_away
+
+    def _move(self) -> None:
+        """Who was asked to leave a router attaches to another one; empty ones say so."""
+        for server, view in self.views.items():
+            if not view.connected or server in self.dead:
+                continue
+            for key, state in dict(view.routers).items():
+                if not state.leaving or state.vacant:
+                    continue
+                if self.participants[key] and not self.stubborn:
+                    other = self._choose(state.session_uid)
+                    if other is not None and other != key:
+                        self.participants[other] += self.participants.pop(key)
+                if not self.participants[key]:
+                    view.reported.put(key, msgspec.structs.replace(state, vacant=True))
+                    session = self.inventory.session_of(state.namespace, state)
+                    if session is not None:
+                        self.scope |= Scope(sessions=frozenset({session}))
 
     def _report(self, key: ObjectKey, wanted: dict[str, Any]) -> None:
         reported = self.views[key].reported
         held: dict[str, Any] = {**reported.routers, **reported.links}
         for name, entry in [*held.items(), *wanted.items()]:
-            if wanted.get(name) == held.get(name):
+            if _same(wanted.get(name), held.get(name)):
                 continue
+            if isinstance(entry, contract.RouterState) and name not in wanted:
+                self.cut += self.participants.pop(name, 0)
             if name in wanted:
                 reported.put(name, wanted[name])
             else:
@@ -384,6 +460,13 @@ class World:
 
     def put_refusal(self, key: ObjectKey, reason: str, message: str, retry_in: float) -> None:
         self.inventory.put_refusal(key, Refusal(reason, message, self.now + retry_in))
+
+
+def _same(wanted: Any, held: Any) -> bool:
+    """Whether a server need report nothing: that a router is vacant it finds out later, and keeps saying."""
+    if isinstance(wanted, contract.RouterState) and isinstance(held, contract.RouterState):
+        return wanted == msgspec.structs.replace(held, vacant=False)
+    return bool(wanted == held)
 
 
 @pytest.fixture(scope="session")

@@ -245,7 +245,10 @@ def test_lowering_the_minimum_ends_the_not_ready_then_the_newest(world: Any) -> 
     world.session(min=1)
     made = world.plan()
     deleted = [action.key for action in made.actions if isinstance(action, DeleteRouter)]
-    assert deleted == [unready.key, routers[2].key]
+    assert deleted == [unready.key]
+    world.act(made)
+    world.settle()
+    assert [router.key for router in world.routers_of(SESSION)] == [routers[1].key], "left, then ended"
     assert all(action.reason == "Excess" for action in made.actions)
 
 

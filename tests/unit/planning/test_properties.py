@@ -25,6 +25,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("unbound"), st.integers(0, 3)),
     st.tuples(st.just("wait"), st.integers(1, 70)),
     st.tuples(st.just("tenants"), st.integers(0, 3), st.floats(0, 16)),
+    st.tuples(st.just("drain"), st.integers(0, 3), st.sampled_from(["Active", "Cordoned", "Drained"])),
+    st.tuples(st.just("attend"), st.integers(0, 3)),
 )
 WORKERS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -99,7 +101,19 @@ def use_tenants(world: Any, number: int, cpu: float) -> None:
         world.use_tenants(SERVERS[number], cpu)
 
 
+def drain(world: Any, number: int, state: str) -> None:
+    if SERVERS[number] in world.inventory.servers:
+        world.drain(SERVERS[number], state)
+
+
+def attend(world: Any, number: int) -> None:
+    if SESSIONS[number] in world.inventory.sessions:
+        world.attend(SESSIONS[number])
+
+
 HAPPENINGS: dict[str, Any] = {
+    "drain": drain,
+    "attend": attend,
     "tenants": use_tenants,
     "session": ask,
     "end": end,
