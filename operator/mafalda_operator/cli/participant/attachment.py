@@ -16,7 +16,7 @@ from av import AudioFrame, VideoFrame
 from yarl import URL
 
 from mafalda_operator.cli.participant.errors import MediaError, ParticipantError, RequestFailed, SourceError
-from mafalda_operator.cli.participant.received import Received
+from mafalda_operator.cli.participant.received import Feed, Received
 from mafalda_operator.cli.participant.rtc import Direction, Rtc, Stream
 from mafalda_operator.cli.participant.signalling import Closed, Signalling
 from mafalda_operator.cli.participant.sources import Source
@@ -48,11 +48,23 @@ class Welcome:
     router: str
 
 
+@dataclass(frozen=True)
+class MoveWish:
+    """The server asks the participant to attach elsewhere within so many seconds."""
+
+    reason: str
+    within: float
+
+
 @dataclass
 class _Reception:
     stream: Stream
-    received: Received
+    feed: Feed
     task: asyncio.Task[None]
+
+    @property
+    def received(self) -> Received:
+        return self.feed.received
 
 
 class Attachment:
@@ -65,6 +77,8 @@ class Attachment:
         self._producers: dict[str, str] = {}
         self._receptions: dict[str, _Reception] = {}
         self._lost: asyncio.Event = asyncio.Event()
+        self.move: asyncio.Future[MoveWish] = asyncio.get_running_loop().create_future()
+        """Done when the server has asked to attach elsewhere."""
         self.closed: asyncio.Task[Closed]
 
     @classmethod
@@ -82,8 +96,8 @@ class Attachment:
         attachment.closed = asyncio.create_task(attachment._run())
         return attachment
 
-    async def enter(self, *, name: str, send: bool, receive: bool) -> Welcome:
-        """Makes the transports and joins. Raises ParticipantError."""
+    async def enter(self, *, name: str, send: bool, receive: bool, moved: bool = False) -> Welcome:
+        """Makes the transports and joins; `moved` when asked to. Raises ParticipantError."""
         await self._rtc.load(await self._ask("getRouterRtpCapabilities", {}))
         if send:
             await self._rtc.open("send")
@@ -95,6 +109,7 @@ class Attachment:
                 "displayName": name,
                 "device": {"flag": "mafalda", "name": "mafalda join", "version": ""},
                 **({"rtpCapabilities": self._rtc.capabilities} if receive else {}),
+                **({"reattach": True} if moved else {}),
             },
         )
         peers = tuple(str(peer["id"]) for peer in answer.get("peers", ()))
@@ -128,7 +143,19 @@ class Attachment:
         """Stops counting: what comes from now on belongs to another attachment."""
         for reception in self._receptions.values():
             reception.task.cancel()
-            reception.received.ended = True
+            reception.feed.end()
+
+    def flowing(self) -> set[tuple[str, str]]:
+        """Peer and source of what frames have come of, and are to come of."""
+        return {
+            (reception.received.peer, reception.received.source)
+            for reception in self._receptions.values()
+            if reception.feed.frames and not reception.received.paused
+        }
+
+    def publishes(self, name: str) -> bool:
+        """Whether the source of that name is sent."""
+        return name in self._producers
 
     async def leave(self) -> None:
         """Says goodbye if the socket is open, and frees the media. Idempotent."""
@@ -166,12 +193,14 @@ class Attachment:
             raise RequestFailed(method, "unknown method")
         received = self._hooks.received(data["peerId"], _source_of(data), data["kind"])
         stream = await self._rtc.consume(data)
-        received.begin()
+        feed = received.begin(str(data["producerId"]))
         received.paused = bool(data.get("producerPaused"))
-        task = asyncio.create_task(self._drain(stream, received))
-        self._receptions[data["id"]] = _Reception(stream, received, task)
+        task = asyncio.create_task(self._drain(stream, feed))
+        self._receptions[data["id"]] = _Reception(stream, feed, task)
 
     async def _on_notification(self, method: str, data: dict[str, Any]) -> None:
+        if method == "reattach" and not self.move.done():
+            self.move.set_result(_move_wish(data))
         reception = self._receptions.get(data.get("consumerId", ""))
         if reception is None:
             return
@@ -182,7 +211,7 @@ class Attachment:
         elif method == "consumerClosed":
             del self._receptions[data["consumerId"]]
             await self._end(reception)
-            reception.received.ended = True
+            reception.feed.end()
             try:
                 await self._rtc.drop(reception.stream)
             except MediaError as error:
@@ -190,7 +219,7 @@ class Attachment:
 
     # -- media ---------------------------------------------------------------------------------------------
 
-    async def _drain(self, stream: Stream, received: Received) -> None:
+    async def _drain(self, stream: Stream, feed: Feed) -> None:
         """Reads the track to its end; each frame that comes out was decoded."""
         look_again = 0.0
         try:
@@ -198,23 +227,30 @@ class Attachment:
                 frame = await stream.track.recv()
                 now = self._hooks.clock()
                 if isinstance(frame, VideoFrame):
-                    received.count(now, frame.width, frame.height)
+                    new = feed.count(now, frame.pts, frame.width, frame.height)
                 elif isinstance(frame, AudioFrame):
-                    received.count(now)
+                    new = feed.count(now, frame.pts)
                 else:  # aiortc decodes all that it receives
                     continue
                 if now >= look_again:
-                    received.set_lost(stream.lost())
+                    feed.lost = stream.lost()
                     look_again = now + LOSS_INTERVAL
-                self._hooks.on_frame(received, frame)
+                if new:
+                    self._hooks.on_frame(feed.received, frame)
         except MediaStreamError:
             return
         finally:
-            received.set_lost(stream.lost())
+            feed.lost = stream.lost()
 
     async def _end(self, reception: _Reception) -> None:
         reception.task.cancel()
         await asyncio.wait((reception.task,))  # not awaited itself: our own cancellation must get through
+
+
+def _move_wish(data: dict[str, Any]) -> MoveWish:
+    within = data.get("within")
+    seconds = float(within) if isinstance(within, int | float) and within >= 0 else 0.0
+    return MoveWish(str(data.get("reason", "")), seconds)
 
 
 def _source_of(offer: dict[str, Any]) -> str:
@@ -222,4 +258,4 @@ def _source_of(offer: dict[str, Any]) -> str:
     return str(app_data.get("source") or offer["kind"])
 
 
-__all__ = ["Attachment", "Hooks", "OnFrame", "ParticipantError", "Welcome"]
+__all__ = ["Attachment", "Hooks", "MoveWish", "OnFrame", "ParticipantError", "Welcome"]

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import structlog
@@ -16,11 +16,19 @@ from mafalda_operator.cli.participant.address import claims_of, dial_url
 from mafalda_operator.cli.participant.attachment import Attachment, Hooks, OnFrame, Welcome
 from mafalda_operator.cli.participant.errors import CallEnded, ParticipantError, SourceError
 from mafalda_operator.cli.participant.received import Received
-from mafalda_operator.cli.participant.redial import pause_before_dial
+from mafalda_operator.cli.participant.redial import JITTER, Backoff, pause_before_dial
+from mafalda_operator.cli.participant.shared import SharedTrack
 from mafalda_operator.cli.participant.signalling import Closed
 from mafalda_operator.cli.participant.sources import Source
 
 log = structlog.get_logger(__name__)
+
+OVERLAP = 2.0
+"""Seconds that both attachments send while a participant moves: what others need to receive the newer one."""
+SETTLE_LIMIT = 6.0
+"""Seconds after which the older attachment is left, though not everything comes over the newer one."""
+SETTLE_LOOK = 0.05
+MOVE_RETRY = Backoff(first=0.3, longest=2.0)
 
 FIRST_JOIN_TIMEOUT = 30.0
 """Seconds within which the first join must succeed; after it, dialling goes on until `close`."""
@@ -84,11 +92,13 @@ class Participant:
         self.router = ""
         """`namespace/name` of the MediaRouter it is, or was last, attached to."""
         self._may = claims
-        self._sources = {source.name: source for source in publish}
+        self._sources = {source.name: _shared(source) for source in publish}
         self._on_event = on_event
         self._clock = clock
         self._hooks = Hooks(self._received, on_frame or _ignore, clock)
         self._attachment: Attachment | None = None
+        self._older: Attachment | None = None
+        """The one before, while it goes on because this participant moves."""
         self._entered = False
         """Whether the present attachment got as far as it was to: joined, everything published."""
         self._first_join: asyncio.Future[None] | None = None
@@ -135,10 +145,10 @@ class Participant:
         """
         if source.name in self._sources:
             raise SourceError(f"{source.name} is published already")
-        self._sources[source.name] = source
+        self._sources[source.name] = shared = _shared(source)
         if self._attachment is not None:
             try:
-                await self._publish(self._attachment, source)
+                await self._publish(self._attachment, shared)
             except ParticipantError:
                 del self._sources[source.name]
                 raise
@@ -147,8 +157,9 @@ class Participant:
         """Ends a source. Raises SourceError when there is none of that name."""
         if self._sources.pop(name, None) is None:
             raise SourceError(f"{name} is not published")
-        if self._attachment is not None:
-            await self._attachment.unpublish(name)
+        for attachment in (self._attachment, self._older):
+            if attachment is not None and attachment.publishes(name):
+                await attachment.unpublish(name)
 
     async def pause(self, name: str, *, paused: bool = True) -> None:
         """Holds a source back at the server, or lets it through again; not kept over a re-dial."""
@@ -202,15 +213,89 @@ class Participant:
             await asyncio.wait((entering, attachment.closed), return_when=asyncio.FIRST_COMPLETED)
             if entering.done() and (fault := entering.exception()) is not None:
                 return await self._fault(attachment, fault)
-            return await asyncio.shield(attachment.closed)
+            while True:
+                await asyncio.wait((attachment.closed, attachment.move), return_when=asyncio.FIRST_COMPLETED)
+                newer = None if attachment.closed.done() else await self._move(http, attachment)
+                if newer is None:
+                    return await asyncio.shield(attachment.closed)
+                attachment, older = newer, attachment
+                self._part(older, entering)
         finally:
             self._attachment = None
-            attachment.detach()
             entering.cancel()
-            # Not awaited here: the next dial need not wait until the old media is taken down.
-            leaving = asyncio.create_task(self._leave(attachment, entering))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._part(attachment, entering)
+
+    def _part(self, attachment: Attachment, entering: asyncio.Task[None]) -> None:
+        """Take an attachment down; not awaited, for the next dial need not wait until that is done."""
+        attachment.detach()
+        leaving = asyncio.create_task(self._leave(attachment, entering))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    # -- moving --------------------------------------------------------------------------------------------
+
+    async def _move(self, http: ClientSession, older: Attachment) -> Attachment | None:
+        """Attach elsewhere while the older attachment goes on, and return once nothing is missed without it.
+
+        None: that did not succeed in the time given; the server closes the older attachment then.
+        """
+        wish = older.move.result()
+        log.info(
+            "asked to attach elsewhere", participant=self.peer_id, within=wish.within, reason=wish.reason
+        )
+        until = self._clock() + wish.within
+        attempt = 0
+        self._older = older
+        try:
+            while self._clock() < until and not older.closed.done():
+                newer = await self._attach_beside(http, until)
+                if newer is not None:
+                    await self._settle(older, newer)
+                    return newer
+                await asyncio.sleep(MOVE_RETRY.pause(attempt) * (1 - JITTER * random.random()))
+                attempt += 1
+            await asyncio.wait((older.closed,))
+            return None
+        finally:
+            self._older = None
+
+    async def _attach_beside(self, http: ClientSession, until: float) -> Attachment | None:
+        """Another attachment, joined and with everything published; None when that failed."""
+        try:
+            newer = await Attachment.dial(http, self._address, self._hooks)
+        except ParticipantError as error:
+            log.info("could not dial elsewhere", participant=self.peer_id, reason=str(error))
+            return None
+        entering = asyncio.create_task(self._enter(newer, moved=True))
+        succeeded = False
+        try:
+            await asyncio.wait(
+                (entering, newer.closed),
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=max(0.0, until - self._clock()),
+            )
+            succeeded = entering.done() and not entering.cancelled() and entering.exception() is None
+            return newer if succeeded else None
+        finally:
+            if not succeeded:
+                if self._attachment is newer:
+                    self._attachment = self._older
+                entering.cancel()
+                self._part(newer, entering)
+
+    async def _settle(self, older: Attachment, newer: Attachment) -> None:
+        """Until all that came over the older attachment comes over the newer one, and others had time to
+        turn to what is produced there; not for ever."""
+        begin = self._clock()
+        while not older.closed.done() and not newer.closed.done():
+            elapsed = self._clock() - begin
+            missing = older.flowing() - newer.flowing()
+            if elapsed >= SETTLE_LIMIT or (elapsed >= self._overlap() and not missing):
+                return
+            await asyncio.wait((older.closed, newer.closed), timeout=SETTLE_LOOK)
+
+    def _overlap(self) -> float:
+        return OVERLAP if self._sources else 0.0
 
     async def _fault(self, attachment: Attachment, fault: BaseException) -> Closed:
         """Joining failed. The close code counts if the server closed the socket, which ends requests too."""
@@ -221,8 +306,10 @@ class Participant:
             return attachment.closed.result()
         return Closed(None, str(fault))
 
-    async def _enter(self, attachment: Attachment) -> None:
-        welcome = await attachment.enter(name=self.name, send=self._may.publish, receive=self._may.subscribe)
+    async def _enter(self, attachment: Attachment, *, moved: bool = False) -> None:
+        welcome = await attachment.enter(
+            name=self.name, send=self._may.publish, receive=self._may.subscribe, moved=moved
+        )
         self._welcome(welcome)
         self._attachment = attachment
         for source in tuple(self._sources.values()):
@@ -252,3 +339,8 @@ class Participant:
         if key not in self.received:
             self.received[key] = Received(peer, source, kind, self._clock())
         return self.received[key]
+
+
+def _shared(source: Source) -> Source:
+    """The same, whose tracks are one: two attachments at a time send the same frames."""
+    return replace(source, open=SharedTrack(source.open).tap)

@@ -9,6 +9,51 @@ _WINDOW = 2.0
 """Seconds over which frames a second are counted."""
 
 
+_CLOCK = 1 << 32
+"""RTP time stamps come round after so many ticks."""
+
+
+@dataclass(eq=False)
+class Feed:
+    """One consumer's part in what is received of a source."""
+
+    received: Received
+    producer: str
+    number: int
+    frames: int = 0
+    """Decoded, whether they counted or not."""
+    lost: int = 0
+    """Packets."""
+
+    def count(self, now: float, pts: int | None, width: int = 0, height: int = 0) -> bool:
+        """A frame was decoded; whether it is one that no other consumer has brought."""
+        self.frames += 1
+        new = self.received.take(self, pts)
+        if new:
+            self.received.count(now, width, height)
+        return new
+
+    def end(self) -> None:
+        """The consumer is closed."""
+        self.received.end(self)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The last frame that counted: whose it was, and its time stamp."""
+
+    producer: str
+    number: int
+    pts: int | None
+
+
+def _later(pts: int | None, other: int | None) -> bool:
+    """Whether a time stamp comes after another one; what has none does."""
+    if pts is None or other is None:
+        return True
+    return 0 < (pts - other) % _CLOCK < _CLOCK // 2
+
+
 @dataclass
 class Received:
     """Figures of one (peer, source). Times are of the clock that the participant was given, in seconds.
@@ -35,21 +80,41 @@ class Received:
     """The producer is closed and no other has come."""
     consumers: int = 0
     """How many consumers there have been: each re-dial, and each new producer, makes one."""
-    _lost_before: int = 0
-    _lost_now: int = 0
+    _feeds: list[Feed] = field(default_factory=list)
+    _last: _Counted | None = None
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=256))
 
     @property
     def lost(self) -> int:
         """Packets lost, of all consumers."""
-        return self._lost_before + self._lost_now
+        return sum(feed.lost for feed in self._feeds)
 
-    def begin(self) -> None:
-        """A new consumer takes over."""
-        self._lost_before += self._lost_now
-        self._lost_now = 0
+    def begin(self, producer: str = "") -> Feed:
+        """A new consumer, of that producer; the one before may go on for a while."""
+        feed = Feed(self, producer, self.consumers)
+        self._feeds.append(feed)
         self.consumers += 1
         self.ended = False
+        return feed
+
+    def end(self, feed: Feed) -> None:
+        """A consumer has ended; so has the reception, unless a newer one is there."""
+        if self._feeds[-1] is feed:
+            self.ended = True
+
+    def take(self, feed: Feed, pts: int | None) -> bool:
+        """Whether a frame of that consumer is a new one.
+
+        Of two consumers of one producer each brings the same frames, told apart by their time stamps. Of two
+        producers the newer one counts from its first frame on.
+        """
+        last = self._last
+        if last is not None and last.producer != feed.producer and feed.number < last.number:
+            return False
+        if last is not None and last.producer == feed.producer and not _later(pts, last.pts):
+            return False
+        self._last = _Counted(feed.producer, feed.number, pts)
+        return True
 
     def count(self, now: float, width: int = 0, height: int = 0) -> None:
         """A frame was decoded."""
@@ -61,10 +126,6 @@ class Received:
         self.last_frame_at = now
         self.width, self.height = width, height
         self._recent.append(now)
-
-    def set_lost(self, packets: int) -> None:
-        """The current consumer's loss."""
-        self._lost_now = packets
 
     def reset_gap(self, now: float | None = None) -> None:
         """Starts to measure `longest_gap` anew; with `now`, silence until then does not count."""

@@ -37,11 +37,40 @@ def test_a_gap_can_be_measured_anew() -> None:
 
 
 def test_loss_adds_up_over_consumers() -> None:
-    one = received()
-    one.set_lost(2)
-    one.set_lost(3)
-    one.ended = True
-    one.begin()
+    one = Received("alice", "video", "video", offered_at=10.0)
+    first = one.begin("p1")
+    first.lost = 2
+    first.lost = 3
+    first.end()
+    assert one.ended
+    second = one.begin("p1")
     assert (one.lost, one.ended, one.consumers) == (3, False, 2)
-    one.set_lost(1)
+    second.lost = 1
     assert one.lost == 4
+    first.end()
+    assert not one.ended, "a newer one is there"
+
+
+def test_two_consumers_of_one_producer_bring_each_frame_once() -> None:
+    one = Received("alice", "video", "video", offered_at=0.0)
+    old, new = one.begin("p1"), one.begin("p1")
+    start = (1 << 32) - 3000  # the time stamps come round
+    stamps = [(start + 1500 * number) % (1 << 32) for number in range(8)]
+    counted = [old.count(0.1, stamps[0]), old.count(0.2, stamps[1]), new.count(0.21, stamps[1])]
+    assert counted == [True, True, False]
+    assert [new.count(0.3, stamps[2]), old.count(0.31, stamps[2])] == [True, False]
+    assert old.count(0.4, stamps[3]), "the older one is ahead for a moment"
+    assert not new.count(0.41, stamps[3])
+    assert new.count(0.5, stamps[4])
+    assert one.frames == 5
+    assert new.frames == 4
+
+
+def test_a_newer_producer_counts_from_its_first_frame() -> None:
+    one = Received("alice", "video", "video", offered_at=0.0)
+    old, new = one.begin("p1"), one.begin("p2")
+    assert old.count(0.1, 100)
+    assert new.count(0.15, 7)
+    assert not old.count(0.2, 200)
+    assert new.count(0.25, 8)
+    assert (one.frames, old.frames, new.frames) == (3, 2, 2)
