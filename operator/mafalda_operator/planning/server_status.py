@@ -142,7 +142,7 @@ def _addresses(internal: str, hello: ServerHello) -> list[dict[str, str]]:
     found = [
         *_own_address(internal),
         _address("Participants", join_host_port(hello.participants), hello.participants.host),
-        _address("Client", hello.client.host, hello.client.host),
+        *(_address("Client", address, address) for address in hello.client_addresses or [hello.client.host]),
         _address("Pipe", hello.pipe.host, hello.pipe.host),
     ]
     return [item for item in found if item["address"]]

@@ -1,7 +1,9 @@
 """What MediaServers and MediaClusters say of themselves."""
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from mafalda_operator.model import ObjectKey, Scope
 
@@ -35,6 +37,22 @@ def test_an_endpoint_that_can_not_be_used_says_why(make_world: Any, reason: str)
     status, found, message = world.condition("MediaSession", ObjectKey("shop", "standup"), "Scheduled")
     assert (status, found) == ("False", "NoCapacity")
     assert "no server of MediaCluster media/main is ready (main-1 unreachable since" in message
+
+
+def test_all_addresses_that_participants_are_told(make_world: Any) -> None:
+    world = make_world()
+    world.cluster()
+    world.server("main-1")
+    told = ["203.0.113.7", "2001:db8::7", "lb.example.com"]
+    hello = msgspec.structs.replace(world.views[ONE].hello, client_addresses=told)
+    world.views[ONE] = replace(world.views[ONE], hello=hello)
+    world.settle()
+    addresses = world.status("MediaServer", ONE)["addresses"]
+    assert [item for item in addresses if item["type"] == "Client"] == [
+        {"type": "Client", "address": "203.0.113.7", "ipFamily": "IPv4"},
+        {"type": "Client", "address": "2001:db8::7", "ipFamily": "IPv6"},
+        {"type": "Client", "address": "lb.example.com"},
+    ]
 
 
 def test_a_server_without_pipe_ports_says_so(make_world: Any) -> None:
