@@ -173,7 +173,7 @@ class WorkerPool:
                 failures += 1
                 self._vacate(slot, failures, f"no worker could be started: {error}")
             except Exception as error:  # a bug, but one that must not leave the slot empty for ever
-                log.exception("starting a worker failed unexpectedly", slot=slot.index)
+                log.exception("starting a worker failed unexpectedly", worker=slot.index)
                 failures += 1
                 self._vacate(slot, failures, f"no worker could be started: {error!r}")
             else:
@@ -207,7 +207,7 @@ class WorkerPool:
                 return f"worker {worker.pid} died as soon as it ran"
             slot.worker, slot.webrtc_server = worker, server
             slot.state, slot.reason = "Running", ""
-            log.info("worker runs", slot=slot.index, pid=worker.pid, restarts=slot.restarts)
+            log.info("worker runs", worker=slot.index, pid=worker.pid, restarts=slot.restarts)
             self.on_change.emit(slot)
             self.on_slot_up.emit(slot)
             settled.set()
@@ -231,7 +231,7 @@ class WorkerPool:
                 misses = 0
             except TimeoutError:
                 misses += 1
-                log.warning("a worker does not answer", slot=slot.index, pid=worker.pid, misses=misses)
+                log.warning("a worker does not answer", worker=slot.index, pid=worker.pid, misses=misses)
             except MediasoupError:
                 return  # it is closed
         if not died.done():
@@ -241,7 +241,7 @@ class WorkerPool:
     def _vacate(self, slot: WorkerSlot, failures: int, reason: str) -> None:
         slot.state = "Failing" if failures >= FAILING_AFTER else "Starting"
         slot.reason = reason if failures < 2 else f"{reason} ({failures} times in a row)"
-        log.warning("worker slot is empty", slot=slot.index, reason=slot.reason, failures=failures)
+        log.warning("worker slot is empty", worker=slot.index, reason=slot.reason, failures=failures)
         self.on_change.emit(slot)
 
     async def _spawn_worker(self, index: int) -> tuple[Worker, WebRtcServer]:

@@ -138,7 +138,12 @@ class CascadeHost:
         )
         self._routers[key] = hosted
         router.on_close.subscribe(lambda reason: self._router_closed(hosted, reason))
-        log.info("router opened", router=entry.name, session=entry.session, slot=slot.index)
+        log.info(
+            "router opened",
+            session=f"{entry.namespace}/{entry.session}",
+            router=f"{entry.namespace}/{entry.name}",
+            worker=slot.index,
+        )
         self.on_router_opened.emit(hosted)
         self.on_state_change.emit(None)
         if router.closed:

@@ -96,7 +96,9 @@ class HostedRouter:
         self._outgoing: dict[RouterName, list[RouteMessage]] = {}
         self._applying = False
         self._timer: asyncio.TimerHandle | None = None
-        self._log = log.bind(session=f"{entry.namespace}/{entry.session}", router=entry.name)
+        self._log = log.bind(
+            session=f"{entry.namespace}/{entry.session}", router=f"{entry.namespace}/{entry.name}"
+        )
 
     @property
     def server_name(self) -> str:

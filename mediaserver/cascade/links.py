@@ -111,7 +111,10 @@ class LinkEnd:
         self._unused_since = clock()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
-        self._log = log.bind(link=f"{name.namespace}/{name.first}-{name.second}", router=local)
+        self._log = log.bind(
+            router=f"{name.namespace}/{local}",
+            other_router=f"{name.namespace}/{self.remote}",
+        )
 
     # -- what the router uses --
 

@@ -23,6 +23,7 @@ from mediaserver.gateway.resources import Cluster, ObjectKey, Session
 from mediaserver.wire import sockets, tokens
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER, ENDED
 from mediaserver.wire.errors import TokenError
+from mediaserver.wire.logs import claimed
 from mediaserver.wire.membership import Dial
 
 MAX_NAME = 253
@@ -144,7 +145,9 @@ class FrontDoor:
             candidate, upstream = await self._connect(admission)
         except Turned as turned:
             self._metrics.dials.labels(_outcome(turned.code)).inc()
-            log.info("participant turned away", code=turned.code, reason=turned.reason)
+            log.info(
+                "participant turned away", code=turned.code, reason=turned.reason, **claimed(request.query)
+            )
             return turned.code, turned.reason
         self._metrics.dials.labels("admitted").inc()
         self._metrics.admission.observe(self._clock() - begin)

@@ -21,6 +21,7 @@ from mediaserver.signalling.room import Room, token_keys
 from mediaserver.signalling.settings import SignallingSettings
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER, ENDED, clip_reason
 from mediaserver.wire.errors import TokenError
+from mediaserver.wire.logs import claimed
 from mediaserver.wire.tokens import ParticipantClaims, verify
 
 if TYPE_CHECKING:
@@ -164,7 +165,9 @@ class SignallingEndpoint:
                 raise _Turned(ENDED, "sub-protocol protoo expected")
             room, claims = self._authorize(request)
         except _Turned as turned:
-            log.info("participant turned away", code=turned.code, reason=turned.reason)
+            log.info(
+                "participant turned away", code=turned.code, reason=turned.reason, **claimed(request.query)
+            )
             await socket.close(code=turned.code, message=clip_reason(turned.reason))
             return socket
         await self._serve(request, socket, room, claims)
@@ -209,7 +212,9 @@ class SignallingEndpoint:
         ending = Ending(DIAL_AGAIN, "server stops")
         try:
             with structlog.contextvars.bound_contextvars(
-                session=claims.session, router=room.hosted.entry.name, participant=claims.sub
+                session=claims.session,
+                router=f"{room.hosted.entry.namespace}/{room.hosted.entry.name}",
+                participant=claims.sub,
             ):
                 ending = await connection.run()
                 log.info("participant left", code=ending.code, reason=ending.reason)

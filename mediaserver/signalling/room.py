@@ -102,7 +102,7 @@ class Room:
     async def _linger(self, participant: Participant) -> None:
         log.info(
             "signalling lost, transports live on",
-            session=self.hosted.entry.session,
+            session=f"{self.hosted.entry.namespace}/{self.hosted.entry.session}",
             participant=participant.peer_id,
             seconds=self._settings.linger,
         )

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import structlog
 
 Format = Literal["json", "text"]
+_CLAIMED = 128
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -55,6 +56,11 @@ def configure(level: str, fmt: Format) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def claimed(query: Mapping[str, str]) -> dict[str, str]:
+    """Session and participant that a request names, existing or not: never long, never the token."""
+    return {"session": query.get("roomId", "")[:_CLAIMED], "participant": query.get("peerId", "")[:_CLAIMED]}
 
 
 def _split(event: Mapping[str, Any]) -> tuple[str, str, str, dict[str, Any]]:

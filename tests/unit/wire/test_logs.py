@@ -64,3 +64,9 @@ def test_no_access_log(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("debug", "json")
     logging.getLogger("aiohttp.access").info("GET /?token=secret")
     assert capsys.readouterr().err == ""
+
+
+def test_what_a_request_names_is_clipped_and_has_no_token() -> None:
+    query = {"roomId": "shop/standup", "peerId": "x" * 1000, "token": "secret"}
+    assert logs.claimed(query) == {"session": "shop/standup", "participant": "x" * 128}
+    assert logs.claimed({}) == {"session": "", "participant": ""}
