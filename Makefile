@@ -91,7 +91,7 @@ unit: setup worker ## Run the unit tests: no worker process, no cluster
 	$(BIN)/pytest $(or $(TESTS),tests/unit) $(PYTEST_ARGS)
 
 .PHONY: integration
-integration: build ## Run the integration tests: real workers, a real API server
+integration: build cluster-binaries ## Run the integration tests: real workers, a real API server, helm
 	$(BIN)/pytest $(or $(TESTS),tests/integration) $(PYTEST_ARGS)
 
 .PHONY: remote-suite

@@ -120,7 +120,9 @@ affinity:
 {{- end }}
 topologySpreadConstraints:
 {{- if $values.topologySpreadConstraints }}
-{{ toYaml $values.topologySpreadConstraints }}
+{{- range $values.topologySpreadConstraints }}
+{{ list (merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" ($selector | fromYaml)))) | toYaml }}
+{{- end }}
 {{- else }}
 {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
