@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from aioice import stun
 from mafalda_operator.cli.local.ports import PortPicker
 from mafalda_operator.cli.participant import Participant, synthetic
 from mafalda_operator.cli.participant.attachment import Attachment
@@ -171,6 +172,38 @@ async def test_what_the_worker_tells_is_what_is_told(announcing: MakeAnnouncing)
         told = path._candidates
     own = [(one.address, one.protocol, one.port, one.priority) for one in transport.ice_candidates]
     assert [(one["address"], one["protocol"], one["port"], one["priority"]) for one in told] == own
+
+
+async def test_each_address_answers_by_tcp(announcing: MakeAnnouncing) -> None:
+    server = await announcing((HOST, SECOND), (HOST, SECOND))
+    (slot,) = server.pool.slots
+    (hosted,) = server.host.routers.values()
+    assert slot.webrtc_server is not None
+    transport = await hosted.router.create_webrtc_transport(webrtc_server=slot.webrtc_server, enable_tcp=True)
+    own = transport.ice_parameters
+    for address in server.pool.config.announced:
+        question = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        question.attributes |= {
+            "USERNAME": f"{own.username_fragment}:ours",
+            "PRIORITY": 1,
+            "ICE-CONTROLLING": 1,
+        }
+        question.add_message_integrity(own.password.encode())
+        answer = await by_tcp(address, server.pool.config.client_port, bytes(question))
+        assert answer.message_class == stun.Class.RESPONSE
+        assert answer.transaction_id == question.transaction_id
+
+
+async def by_tcp(host: str, port: int, question: bytes) -> stun.Message:
+    """The answer to a STUN message, framed as RFC 4571 says."""
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(len(question).to_bytes(2, "big") + question)
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        answer = stun.parse_message(await reader.readexactly(length))
+        writer.close()
+        await writer.wait_closed()
+    return answer
 
 
 async def test_operator_and_gateway_are_told_of_all_addresses(announcing: MakeAnnouncing) -> None:
