@@ -106,6 +106,14 @@ class _Listen(click.ParamType[ListenAddress]):
     help="Serve this namespace only; may be repeated.",
 )
 @click.option(
+    "--default-image",
+    default="",
+    metavar="IMAGE",
+    show_default="none",
+    envvar="MAFALDA_DEFAULT_IMAGE",
+    help="The container image of media server pods whose MediaCluster has no spec.image.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(logs.LEVELS),
     default="info",
@@ -131,6 +139,7 @@ def main(
     lease_name: str,
     identity: str | None,
     namespaces: tuple[str, ...],
+    default_image: str,
     log_level: str,
     log_format: Literal["json", "text"],
 ) -> None:
@@ -150,6 +159,7 @@ def main(
         lease_name=lease_name,
         identity=identity or f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(3)}",
         namespaces=namespaces,
+        default_image=default_image,
         tls_ca_secret=tls_ca_secret if tls_issue else None,
         tls_gateway_secret=tls_gateway_secret,
     )

@@ -21,6 +21,7 @@ from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.delivery import Delivery
 from mafalda_operator.effects.errors import ApiUnavailable, CredentialsError, KubeError
 from mafalda_operator.effects.events import EventWriter
+from mafalda_operator.effects.following import Follower
 from mafalda_operator.effects.kube import Actor
 from mafalda_operator.effects.lease import Leadership, LeadershipLostError, LeaseUnusableError
 from mafalda_operator.effects.link import Epochs
@@ -63,6 +64,8 @@ class Settings:
     identity: str
     namespaces: tuple[str, ...] = ()
     """Absent: all."""
+    default_image: str = ""
+    """Of the pods of MediaClusters that name none."""
     tls_ca_secret: str | None = None
     """The Secret of the CA that the operator makes certificates by, in ``lease_namespace``; None: none."""
     tls_gateway_secret: str = "mafalda-gateway-tls"
@@ -80,6 +83,7 @@ class Operator:
         self._api = KubeApi(credentials, done=self.metrics.note_request)
         self._inventory = Inventory()
         self._story = Story(self._inventory)
+        self._inventory.default_image = settings.default_image
         self._leadership = Leadership(
             self._api,
             namespace=settings.lease_namespace,
@@ -159,6 +163,7 @@ class Operator:
             self._story.telling = False
             self._effects.statuses.close()
             await self._effects.secrets.close()
+            await self._effects.follower.close()
             await self._links.close()
 
     async def _plan(self) -> None:
@@ -203,6 +208,7 @@ class Operator:
                 self._writers,
                 self._store,
                 on_refusal=self._inventory.put_refusal,
+                on_object_refusal=self._inventory.put_object_refusal,
                 on_token_keys=secrets.put,
                 clock=time.monotonic,
                 story=self._story,
@@ -220,6 +226,7 @@ class Operator:
             secrets=secrets,
             lister=self._lister,
             certificates=self._certificates,
+            follower=Follower(self._api, self._store),
         )
 
     def _make_certificates(self) -> CertificateKeeper:

@@ -22,6 +22,7 @@ from mafalda_operator.dirt import Dirt
 from mafalda_operator.effects.certificates import CertificateKeeper
 from mafalda_operator.effects.delivery import Delivery
 from mafalda_operator.effects.events import EventWriter
+from mafalda_operator.effects.following import Follower
 from mafalda_operator.effects.kube import Actor, Failed
 from mafalda_operator.effects.link import Heard, Target
 from mafalda_operator.effects.listing import Lister
@@ -60,6 +61,7 @@ class Effects:
     delivery: Delivery
     secrets: KeySecrets
     lister: Lister
+    follower: Follower
     certificates: CertificateKeeper | None = None
 
 
@@ -259,6 +261,9 @@ class Loop:
                 effects.delivery.forget(server)
         effects.links.set_targets(targets.values())
         clusters = list(self._inventory.clusters.values())
+        effects.follower.set_wanted(
+            cluster.key.namespace for cluster in clusters if self._inventory.wants_pods(cluster.key)
+        )
         effects.secrets.set_wanted(secret for cluster in clusters for secret in key_secrets(cluster).values())
         if effects.certificates is not None:
             effects.certificates.follow(clusters)

@@ -21,10 +21,15 @@ from mafalda_operator.model import (
     MediaServer,
     MediaSession,
     NamespaceInfo,
+    NodeView,
     ObjectKey,
+    ObjectRef,
+    OwnedObject,
+    PodView,
     Scope,
 )
 from mafalda_operator.model.keys import Kind
+from mafalda_operator.model.pods import OWNED_KINDS
 
 Object = dict[str, Any]
 AnyResource = MediaCluster | MediaServer | MediaSession | MediaRouter
@@ -116,6 +121,14 @@ class KindStore:
         self._forget()
         return merged(scopes)
 
+    def forget(self, namespace: str | None) -> Scope:
+        """Nobody follows these objects any more; whoever follows them again begins with a LIST."""
+        keys = [key for key in self.held if namespace is None or key.namespace == namespace]
+        for key in keys:
+            del self.held[key]
+        self._floors.pop(namespace, None)
+        return merged([self.sink.remove(key) for key in keys])
+
     def _forget(self) -> None:
         oldest = self.clock() - TOMBSTONE_SECONDS
         for uid in [uid for uid, at in self._tombstones.items() if at < oldest]:
@@ -140,6 +153,10 @@ class Store:
             for kind, parse in _PARSERS.items()
         }
         self.kinds["Namespace"] = KindStore(_NamespaceSink(inventory), clock)
+        self.kinds["Node"] = KindStore(_NodeSink(inventory), clock)
+        self.kinds["Pod"] = KindStore(_PodSink(inventory), clock)
+        for owned in OWNED_KINDS:
+            self.kinds[owned] = KindStore(_OwnedSink(inventory, owned), clock)
 
     def put(self, kind: str, obj: Object) -> None:
         self._tell(self.kinds[kind].put(obj))
@@ -164,6 +181,14 @@ class Store:
             self.delete(kind, key, uid)
         else:
             self.put(kind, obj)
+
+    def forget(self, kind: str, namespace: str | None) -> None:
+        """Drop what is held of a kind that nobody follows there any more."""
+        self._tell(self.kinds[kind].forget(namespace))
+
+    def put_followed(self, namespace: str, problem: str | None) -> None:
+        """Whether the pods of a namespace, and what belongs to them, are known (empty text), or why not."""
+        self._tell(self.inventory.put_followed(namespace, problem))
 
     def knows(self, kind: str, key: ObjectKey, uid: str, version: int) -> bool:
         """Whether this version of that object is no news."""
@@ -220,6 +245,42 @@ class _NamespaceSink:
 
     def remove(self, key: ObjectKey) -> Scope:
         return self.inventory.put_namespace(key.name, None)
+
+
+@dataclass
+class _NodeSink:
+    inventory: Inventory
+
+    def put(self, obj: Object) -> Scope:
+        node = NodeView.parse(obj)
+        return self.inventory.put_node(node.name, node)
+
+    def remove(self, key: ObjectKey) -> Scope:
+        return self.inventory.put_node(key.name, None)
+
+
+@dataclass
+class _PodSink:
+    inventory: Inventory
+
+    def put(self, obj: Object) -> Scope:
+        return self.inventory.put_pod(PodView.parse(obj))
+
+    def remove(self, key: ObjectKey) -> Scope:
+        return self.inventory.remove_pod(key)
+
+
+@dataclass
+class _OwnedSink:
+    inventory: Inventory
+    kind: str
+
+    def put(self, obj: Object) -> Scope:
+        owned = OwnedObject.parse(obj)
+        return self.inventory.put_owned(ObjectRef(self.kind, identity(obj)[0]), owned)
+
+    def remove(self, key: ObjectKey) -> Scope:
+        return self.inventory.put_owned(ObjectRef(self.kind, key), None)
 
 
 _PARSERS: dict[Kind, Callable[[Object], AnyResource]] = {

@@ -65,6 +65,11 @@ SESSIONS = Resource("MediaSession", "mediasessions", GROUP, VERSION)
 ROUTERS = Resource("MediaRouter", "mediarouters", GROUP, VERSION)
 NAMESPACES = Resource("Namespace", "namespaces", namespaced=False)
 SECRETS = Resource("Secret", "secrets")
+PODS = Resource("Pod", "pods")
+NODES = Resource("Node", "nodes", namespaced=False)
+CONFIG_MAPS = Resource("ConfigMap", "configmaps")
+SERVICES = Resource("Service", "services")
+BUDGETS = Resource("PodDisruptionBudget", "poddisruptionbudgets", "policy", "v1")
 EVENTS = Resource("Event", "events")
 LEASES = Resource("Lease", "leases", "coordination.k8s.io", "v1")
 ACCESS_REVIEWS = Resource(
@@ -76,7 +81,10 @@ OBSERVED = (CLUSTERS, SERVERS, SESSIONS, ROUTERS, NAMESPACES)
 
 BY_KIND: Mapping[str, Resource] = {
     resource.kind: resource
-    for resource in (CLUSTERS, SERVERS, SESSIONS, ROUTERS, NAMESPACES, SECRETS, EVENTS, LEASES)
+    for resource in (
+        *(CLUSTERS, SERVERS, SESSIONS, ROUTERS, NAMESPACES, SECRETS, EVENTS, LEASES),
+        *(PODS, NODES, CONFIG_MAPS, SERVICES, BUDGETS),
+    )
 }
 
 
@@ -157,20 +165,24 @@ class KubeApi:
         return await self._request("delete", resource, "DELETE", resource.path(namespace, name), body=body)
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, *, field_selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        field_selector: str | None = None,
+        label_selector: str | None = None,
     ) -> Listing:
         """Every object, in pages, as of one resource version; begun anew when the server forgot its pages."""
+        selectors = _selectors(field_selector, label_selector)
         for _ in range(3):
             try:
-                return await self._list(resource, namespace, field_selector)
+                return await self._list(resource, namespace, selectors)
             except Gone as error:
                 gone = error
         raise gone
 
-    async def _list(self, resource: Resource, namespace: str | None, field_selector: str | None) -> Listing:
-        params = {"limit": str(_PAGE)}
-        if field_selector:
-            params["fieldSelector"] = field_selector
+    async def _list(self, resource: Resource, namespace: str | None, selectors: Mapping[str, str]) -> Listing:
+        params = {"limit": str(_PAGE), **selectors}
         listing: Listing | None = None
         for _ in range(_MAX_PAGES):
             page = await self._request("list", resource, "GET", resource.path(namespace), params=params)
@@ -183,12 +195,19 @@ class KubeApi:
         raise ApiUnavailable(f"listing {resource.plural} did not end after {_MAX_PAGES} pages")
 
     async def watch(
-        self, resource: Resource, namespace: str, *, field_selector: str, since: int, seconds: int
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        field_selector: str | None = None,
+        label_selector: str | None = None,
+        since: int,
+        seconds: int,
     ) -> AsyncIterator[Object]:
         """Events until the server ends the watch, after ``seconds``. Raises Gone when ``since`` is old."""
         params = {
             "watch": "true",
-            "fieldSelector": field_selector,
+            **_selectors(field_selector, label_selector),
             "resourceVersion": str(since),
             "timeoutSeconds": str(seconds),
         }
@@ -304,6 +323,11 @@ class KubeApi:
             await asyncio.sleep(REQUEST_DEADLINE)
         finally:
             await session.close()
+
+
+def _selectors(field_selector: str | None, label_selector: str | None) -> dict[str, str]:
+    both = {"fieldSelector": field_selector, "labelSelector": label_selector}
+    return {name: selector for name, selector in both.items() if selector}
 
 
 async def _decoded(response: aiohttp.ClientResponse) -> Object:

@@ -11,7 +11,17 @@ from typing import Any, Protocol
 
 import structlog
 
-from mafalda_operator.effects.api import ACCESS_REVIEWS, ROUTERS, SECRETS, SESSIONS, KubeApi, Object
+from mafalda_operator.effects import podactor
+from mafalda_operator.effects.api import (
+    ACCESS_REVIEWS,
+    PODS,
+    ROUTERS,
+    SECRETS,
+    SESSIONS,
+    KubeApi,
+    Object,
+    Resource,
+)
 from mafalda_operator.effects.backoff import Backoff
 from mafalda_operator.effects.errors import (
     ApiRefused,
@@ -23,10 +33,19 @@ from mafalda_operator.effects.errors import (
     NotFound,
     Throttled,
 )
+from mafalda_operator.effects.podactor import PodActor
 from mafalda_operator.effects.story import Story
 from mafalda_operator.effects.writers import QueueFullError, Urgency, Writers
-from mafalda_operator.model import API_VERSION, LABEL_CLUSTER, ObjectKey, Refusal, Scope
-from mafalda_operator.planning.actions import Action, BindRouter, CreateRouter, CreateTokenKeys, DeleteRouter
+from mafalda_operator.model import API_VERSION, LABEL_CLUSTER, ObjectKey, ObjectRef, Refusal, Scope
+from mafalda_operator.planning.actions import (
+    Action,
+    BindRouter,
+    CreatePod,
+    CreateRouter,
+    CreateTokenKeys,
+    DeleteRouter,
+    PodAction,
+)
 
 TOKEN_KEY_BYTES = 32
 LONGEST_REFUSED = 60.0
@@ -60,13 +79,16 @@ class Actor:
         store: Store,
         *,
         on_refusal: Callable[[ObjectKey, Refusal], None],
+        on_object_refusal: Callable[[ObjectRef, Refusal], None],
         on_token_keys: Callable[[ObjectKey, Object], None],
         clock: Callable[[], float],
         story: Story,
     ) -> None:
         self._api, self._writers, self._store, self._story = api, writers, store, story
         self._on_refusal, self._on_token_keys, self._clock = on_refusal, on_token_keys, clock
-        self._backoffs: dict[ObjectKey, Backoff] = {}
+        self._on_object_refusal = on_object_refusal
+        self._pods = PodActor(api, store)
+        self._backoffs: dict[ObjectRef, Backoff] = {}
 
     async def act(self, actions: Iterable[Action]) -> list[Failed]:
         """Carry all out, side by side; returns when each has succeeded or failed."""
@@ -82,7 +104,7 @@ class Actor:
         self._backoffs.pop(subject, None)
         return None
 
-    def _failed(self, action: Action, subject: ObjectKey, error: Exception) -> Failed:
+    def _failed(self, action: Action, subject: ObjectRef, error: Exception) -> Failed:
         patient = isinstance(error, ApiRefused) and not error.transient
         backoff = self._backoffs.get(subject)
         if backoff is None:
@@ -98,6 +120,8 @@ class Actor:
         )
         if isinstance(action, CreateRouter):
             self._on_refusal(action.key, Refusal(_refusal_reason(error), _refusal_message(error), at))
+        elif isinstance(action, PodAction):
+            self._on_object_refusal(subject, Refusal(_refusal_reason(error), _refusal_message(error), at))
         return Failed(_scope(action), at)
 
     async def _carry_out(self, action: Action) -> None:
@@ -110,6 +134,17 @@ class Actor:
                 await self._bind_router(action)
             case CreateTokenKeys():
                 await self._create_token_keys(action)
+            case _:
+                await self._carry_out_of_pods(action)
+
+    async def _carry_out_of_pods(self, action: PodAction) -> None:
+        try:
+            await self._pods.carry_out(action)
+        except Forbidden as error:
+            if isinstance(action, CreatePod):
+                raise await self._explained(PODS, action.key.namespace, error) from error
+            raise
+        self._story.acted(action)
 
     # -- routers ----------------------------------------------------------------------------------------
 
@@ -137,7 +172,7 @@ class Actor:
                 raise
             router = await self._existing(action, error)
         except Forbidden as error:
-            raise await self._explained(action.key.namespace, error) from error
+            raise await self._explained(ROUTERS, action.key.namespace, error) from error
         self._store.put("MediaRouter", router)
         self._story.acted(action)
 
@@ -150,15 +185,15 @@ class Actor:
         self._store.put("MediaRouter", router)
         raise error
 
-    async def _explained(self, namespace: str, error: Forbidden) -> ApiRefused:
+    async def _explained(self, resource: Resource, namespace: str, error: Forbidden) -> ApiRefused:
         """Whether RBAC forbids, or (RBAC allowing) a quota, or another admission plugin."""
         if error.namespace_terminating or not error.about:
             return error
         attributes = {
             "namespace": namespace,
             "verb": "create",
-            "group": ROUTERS.group,
-            "resource": ROUTERS.plural,
+            "group": resource.group,
+            "resource": resource.plural,
         }
         review = await self._api.create(ACCESS_REVIEWS, None, {"spec": {"resourceAttributes": attributes}})
         if (review.get("status") or {}).get("allowed"):
@@ -239,8 +274,14 @@ class Actor:
         self._story.acted(action)
 
 
-def _subject(action: Action) -> ObjectKey:
-    return action.secret if isinstance(action, CreateTokenKeys) else action.key
+def _subject(action: Action) -> ObjectRef:
+    match action:
+        case CreateTokenKeys():
+            return ObjectRef("Secret", action.secret)
+        case CreateRouter() | DeleteRouter() | BindRouter():
+            return ObjectRef("MediaRouter", action.key)
+        case _:
+            return podactor.subject(action)
 
 
 def _names(action: Action) -> dict[str, str]:
@@ -254,6 +295,9 @@ def _names(action: Action) -> dict[str, str]:
             return {"router": str(action.key), "server": str(action.server)}
         case CreateTokenKeys():
             return {"cluster": str(action.cluster), "secret": str(action.secret)}
+        case _:
+            ref = podactor.subject(action)
+            return {"cluster": str(action.cluster), ref.kind.lower(): str(ref.key)}
 
 
 def _scope(action: Action) -> Scope:
@@ -264,7 +308,7 @@ def _scope(action: Action) -> Scope:
             return Scope(sessions=frozenset({action.session}))
         case BindRouter():
             return Scope(sessions=None)
-        case CreateTokenKeys():
+        case _:
             return Scope(clusters=frozenset({action.cluster}))
 
 

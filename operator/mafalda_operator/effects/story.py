@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import structlog
 
+from mafalda_operator.effects.podactor import subject
 from mafalda_operator.model import (
     Condition,
     Inventory,
@@ -25,7 +26,17 @@ from mafalda_operator.model import (
     ObjectKey,
     stored_conditions,
 )
-from mafalda_operator.planning.actions import Action, BindRouter, CreateRouter, CreateTokenKeys, DeleteRouter
+from mafalda_operator.planning.actions import (
+    Action,
+    ApplyObject,
+    BindRouter,
+    CreateRouter,
+    CreateTokenKeys,
+    DeletePod,
+    DeleteRouter,
+    PodAction,
+    SetFinalizer,
+)
 
 AnyResource = MediaCluster | MediaServer | MediaSession | MediaRouter
 
@@ -129,10 +140,27 @@ class Story:
                 names |= {"router": str(action.key), "server": str(action.server), "worker": action.slot}
             case CreateTokenKeys():
                 names = {"cluster": str(action.cluster), "secret": str(action.secret)}
+            case DeleteRouter():
+                return
             case _:
+                self._acted_on_pods(action)
                 return
         words, level = _ACTED.get(action.reason, ("", "info"))
         self._tell(Line(action.reason, words + action.message, names, level))
+
+    def _acted_on_pods(self, action: PodAction) -> None:
+        ref = subject(action)
+        names: dict[str, str | int] = {"cluster": str(action.cluster), **named(ref.kind, ref.key)}
+        match action:
+            case DeletePod():
+                done = "pod deleted"
+            case ApplyObject() if action.uid:
+                done = f"{ref.kind} put right"
+            case SetFinalizer():
+                done = "finalizer set" if action.present else "finalizer removed"
+            case _:
+                done = f"{ref.kind} made"
+        self._tell(Line(action.reason, f"{done}: {action.message}", names))
 
     def _cluster_of(self, session: ObjectKey) -> ObjectKey | None:
         held = self._inventory.sessions.get(session)

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from mafalda_operator.model.fields import Raw, Reader
 from mafalda_operator.model.keys import LABEL_CLUSTER, LABEL_REVISION, ObjectKey
 
+OWNED_KINDS = ("ConfigMap", "Service", "PodDisruptionBudget")
+"""Kinds of what a MediaCluster owns beside its pods."""
+
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
@@ -152,7 +155,25 @@ class OwnedObject:
     owner_uid: str
     """UID of what controls it, whatever its kind."""
     content: Mapping[str, Any]
-    """The object without its managed fields."""
+    """Its labels (in `metadata`), data, spec and, of a Service, status."""
+
+    @classmethod
+    def parse(cls, obj: Raw) -> OwnedObject:
+        """From the object as the API server gives it; never raises."""
+        metadata = Reader(obj.get("metadata"), "metadata", [])
+        labels = metadata.string_map("labels")
+        content = {name: obj[name] for name in ("data", "spec") if name in obj}
+        balancer = Reader(obj.get("status"), "status", []).child("loadBalancer").raw
+        return cls(
+            uid=metadata.text("uid") or "",
+            cluster=ObjectKey(metadata.text("namespace") or "", labels.get(LABEL_CLUSTER, "")),
+            owner_uid=controller_uid(metadata),
+            content={
+                "metadata": {"labels": labels},
+                **content,
+                **({"status": {"loadBalancer": balancer}} if balancer else {}),
+            },
+        )
 
 
 def controller_uid(metadata: Reader, kind: str | None = None) -> str:

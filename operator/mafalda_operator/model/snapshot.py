@@ -87,6 +87,8 @@ class Snapshot:
     known, else what keeps the operator from knowing them. Nothing is made or deleted before."""
     object_refusals: Mapping[ObjectRef, Refusal] = field(default_factory=dict)
     """Pods, MediaServers and owned objects that the API server would not make."""
+    default_image: str = ""
+    """Of the pods whose MediaCluster names none; empty: there is none."""
 
     tls: Mapping[ObjectKey, TlsSecret] = field(default_factory=dict)
     """By cluster, of those that have pods; a cluster that is missing is not looked at yet."""
@@ -119,6 +121,7 @@ class Inventory:
         self.owned: dict[ObjectRef, OwnedObject] = {}
         self.followed: dict[str, str] = {}
         self.object_refusals: dict[ObjectRef, Refusal] = {}
+        self.default_image = ""
         self._pods_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
         self._session_by_uid: dict[str, ObjectKey] = {}
         self._sessions_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
@@ -318,6 +321,7 @@ class Inventory:
             owned=self.owned,
             followed=self.followed,
             object_refusals=self.object_refusals,
+            default_image=self.default_image,
         )
 
     # -- keeping the indexes --------------------------------------------------------------------------------

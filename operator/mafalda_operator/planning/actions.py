@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mafalda_operator.model import Kind, ObjectKey
+from mafalda_operator.model import Kind, ObjectKey, ObjectRef
 from mafalda_operator.planning.memory import Memory
 from mediaserver.control.contract import DesiredEntry, SettingsEntry
 
@@ -79,7 +79,80 @@ class CreateTokenKeys:
     message: str
 
 
-Action = CreateRouter | DeleteRouter | BindRouter | CreateTokenKeys
+@dataclass(frozen=True, slots=True)
+class CreatePod:
+    """Make a media server pod.
+
+    The same key means the same act: AlreadyExists is success when it has this owner. Whatever
+    keeps it from being made goes into the inventory with `put_object_refusal`.
+    """
+
+    key: ObjectKey
+    cluster: ObjectKey
+    cluster_uid: str
+    body: Mapping[str, Any]
+    """metadata and spec."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete with a precondition on the UID; the pod ends within its own grace period."""
+
+    key: ObjectKey
+    uid: str
+    cluster: ObjectKey
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateServer:
+    """Make the MediaServer of a pod, controlled by it. AlreadyExists is success when it has this owner."""
+
+    key: ObjectKey
+    cluster: ObjectKey
+    pod_uid: str
+    body: Mapping[str, Any]
+    """metadata and spec."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyObject:
+    """Make an object that a cluster owns, or change it to what it should be.
+
+    One that exists without this owner is never touched: that is a refusal, as for CreatePod.
+    """
+
+    ref: ObjectRef
+    cluster: ObjectKey
+    owner_uid: str
+    uid: str
+    """Of the object as it was seen; empty: it was not, so it is made."""
+    body: Mapping[str, Any]
+    """The whole object for making it, a JSON merge patch for changing it."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetFinalizer:
+    """Put ``DRAIN_FINALIZER`` on a MediaCluster (``present``), or take it away."""
+
+    cluster: ObjectKey
+    uid: str
+    present: bool
+    reason: str
+    message: str
+
+
+PodAction = CreatePod | DeletePod | CreateServer | ApplyObject | SetFinalizer
+"""What has to do with the pods of a cluster."""
+
+Action = CreateRouter | DeleteRouter | BindRouter | CreateTokenKeys | PodAction
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from mafalda_operator.planning.capacity import accepting_reason
 from mafalda_operator.planning.certificates import tls_fault
 from mafalda_operator.planning.codecs import codec_problem
 from mafalda_operator.planning.conditions import PROGRESS, Conditions, status_update
+from mafalda_operator.planning.pod_status import judge_pod_conditions, pod_fields, pods_not_ready
+from mafalda_operator.planning.pods import PodPlan
 from mafalda_operator.planning.recovery import ClusterStanding
 from mediaserver.wire.worker_tokens import REVOKED
 
@@ -47,7 +49,7 @@ def key_set_actions(cluster: MediaCluster, snapshot: Snapshot) -> list[CreateTok
 
 
 def cluster_status(
-    cluster: MediaCluster, standing: ClusterStanding, snapshot: Snapshot
+    cluster: MediaCluster, standing: ClusterStanding, snapshot: Snapshot, judged: PodPlan
 ) -> StatusUpdate | None:
     """None when nothing changed, or while a new leader waits for servers that an earlier one knew."""
     servers = standing.servers.values()
@@ -63,14 +65,15 @@ def cluster_status(
     elif standing.servers:
         conditions.add("Available", False, "NoServerReady", "see the conditions of its MediaServers")
     else:
-        conditions.add("Available", False, "NoServers", "create MediaServers that name it in spec.clusterRef")
+        conditions.add("Available", False, "NoServers", _no_servers(cluster))
+    judge_pod_conditions(judged, snapshot, conditions)
     conditions.add("Frozen", standing.frozen, standing.frozen_reason, _FROZEN[standing.frozen_reason])
-    fault = _fault(cluster, standing, ready, secrets, snapshot)
+    fault = _fault(cluster, standing, secrets, snapshot, conditions, judged)
     if fault is None:
         conditions.add("Ready", True, "Ready", "all of spec holds and every server is ready")
     else:
         conditions.add("Ready", False, *fault)
-    fields: dict[str, Any] = {
+    fields: dict[str, Any] = pod_fields(judged) | {
         "servers": len(standing.servers),
         "readyServers": ready,
         "keySets": [
@@ -81,12 +84,19 @@ def cluster_status(
     return status_update("MediaCluster", cluster, fields, conditions, PROGRESS if awaited else 0.0)
 
 
+def _no_servers(cluster: MediaCluster) -> str:
+    if cluster.replicas:
+        return "no pod of it has a node yet; see Progressing"
+    return "set spec.replicas to have pods, or create MediaServers that name it in spec.clusterRef"
+
+
 def _fault(
     cluster: MediaCluster,
     standing: ClusterStanding,
-    ready: int,
     secrets: Mapping[str, KeySecret],
     snapshot: Snapshot,
+    conditions: Conditions,
+    judged: PodPlan,
 ) -> tuple[str, str] | None:
     """The first thing that keeps the cluster from being Ready: reason and message."""
     if cluster.problems:
@@ -99,12 +109,19 @@ def _fault(
     keys = _key_fault(cluster, secrets) or tls_fault(snapshot.tls.get(cluster.key), snapshot.wall_time)
     if keys is not None:
         return keys
+    for kind in ("Progressing", "AddressAvailable", "PortsAvailable"):
+        failing = conditions.failing(kind)
+        if failing is not None:
+            return failing
     if not standing.servers:
-        return "NoServers", "create MediaServers that name it in spec.clusterRef"
+        return "NoServers", _no_servers(cluster)
     away = [key.name for key, server in standing.servers.items() if accepting_reason(server) is not None]
     if away:
         named = ", ".join(away[:5]) + (" and more" if len(away) > 5 else "")
         return "ServersNotReady", f"{len(away)} of {len(standing.servers)} servers are not ready: {named}"
+    starting = pods_not_ready(judged)
+    if starting:
+        return "PodsNotReady", f"{starting} of {cluster.replicas} pods are not ready; see Progressing"
     return None
 
 

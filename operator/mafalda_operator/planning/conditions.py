@@ -44,6 +44,13 @@ class Conditions:
     def holds(self, kind: str) -> bool:
         return any(item["type"] == kind and item["status"] == "True" for item in self.items)
 
+    def failing(self, kind: str) -> tuple[str, str] | None:
+        """Reason and message of a condition that is False; None: it isn't, or there is none."""
+        for item in self.items:
+            if item["type"] == kind and item["status"] == "False":
+                return item["reason"], item["message"]
+        return None
+
     def summarise(self, kind: str, parts: tuple[str, ...], message: str) -> None:
         """Add a condition that holds when all of ``parts`` do, with the reason of the first that doesn't."""
         for item in self.items:

@@ -13,10 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mafalda_operator.model import MediaCluster, MediaServer, ObjectKey, ServerView, Snapshot
-from mafalda_operator.planning.memory import DrainStart, Memory
-
-Wish = Literal["ScaleDown", "Update", "ClusterDeleting"]
-"""Why the planning of pods wants a server's pod gone."""
+from mafalda_operator.planning.memory import DrainStart, Memory, Wish
 
 DrainReason = Literal["Requested", "PodDeleting", "ServerLeaving", "ScaleDown", "Update", "ClusterDeleting"]
 

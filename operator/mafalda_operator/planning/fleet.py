@@ -10,8 +10,8 @@ from mafalda_operator.planning import draining
 from mafalda_operator.planning.actions import EventNote
 from mafalda_operator.planning.capacity import zone_of
 from mafalda_operator.planning.conditions import counted
-from mafalda_operator.planning.draining import Drain, Wish, judge_drains
-from mafalda_operator.planning.memory import PLENTY, Memory, ServerFacts
+from mafalda_operator.planning.draining import Drain, judge_drains
+from mafalda_operator.planning.memory import PLENTY, Memory, ServerFacts, Wish
 from mafalda_operator.planning.recovery import ClusterStanding, Standing, judge_cluster
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mafalda_operator.model import ObjectKey
 
@@ -52,6 +53,9 @@ class DrainStart:
     started: float
 
 
+Wish = Literal["ScaleDown", "Update", "ClusterDeleting"]
+"""Why the planning of pods wants a server's pod gone."""
+
 Link = tuple[str, str]
 """Names of a link's two routers, ordered."""
 
@@ -82,3 +86,9 @@ class Memory:
     reservations: tuple[Reservation, ...] = ()
     retries: Mapping[ObjectKey, float] = field(default_factory=dict)
     """Sessions to be planned at a time, with or without a change."""
+    wishes: Mapping[ObjectKey, Wish] = field(default_factory=dict)
+    """Servers that the last plan wanted gone: they stay chosen while anything has to go."""
+    pod_names: Mapping[ObjectKey, str] = field(default_factory=dict)
+    """Pods that were asked for and have not been seen, with the UID of their MediaCluster."""
+    cluster_retries: Mapping[ObjectKey, float] = field(default_factory=dict)
+    """Clusters to be planned at a time, with or without a change."""

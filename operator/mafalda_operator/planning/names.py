@@ -1,4 +1,4 @@
-"""Names of the routers that the operator makes: making one twice is the same act."""
+"""Names of the routers and pods that the operator makes: making one twice is the same act."""
 
 from __future__ import annotations
 
@@ -15,13 +15,27 @@ _LENGTH = 5
 
 def router_name(session_name: str, session_uid: str, index: int, generation: int) -> str:
     """Session, '-' and five characters of a hash of session UID, index and generation."""
-    hashed = hashlib.sha256(f"{session_uid}/{index}/{generation}".encode()).digest()
-    number = int.from_bytes(hashed[:8], "big")
+    return f"{session_name}-{_word(f'{session_uid}/{index}/{generation}')}"
+
+
+def free_pod_name(cluster: ObjectKey, seed: str, taken: Container[ObjectKey]) -> ObjectKey:
+    """Cluster, '-' and five characters of a hash of ``seed``: the first such name that nothing has."""
+    attempt = 0
+    while True:
+        key = ObjectKey(cluster.namespace, f"{cluster.name}-{_word(f'{seed}/{attempt}')}")
+        if key not in taken:
+            return key
+        attempt += 1
+
+
+def _word(seed: str) -> str:
+    """``_LENGTH`` characters that follow from ``seed``."""
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
     characters: list[str] = []
     for _ in range(_LENGTH):
         number, digit = divmod(number, len(_ALPHABET))
         characters.append(_ALPHABET[digit])
-    return f"{session_name}-{''.join(characters)}"
+    return "".join(characters)
 
 
 def free_router_name(

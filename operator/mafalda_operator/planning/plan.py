@@ -15,6 +15,8 @@ from mafalda_operator.planning.desired import settings_of
 from mafalda_operator.planning.draining import starts
 from mafalda_operator.planning.fleet import Fleet, judge_fleet
 from mafalda_operator.planning.memory import Memory, Reservation
+from mafalda_operator.planning.owned import owned_actions
+from mafalda_operator.planning.pods import PodPlan, asked, judge_all_pods, pod_actions, wishes_of
 from mafalda_operator.planning.server_status import server_status, stray_status
 from mafalda_operator.planning.session_plan import (
     SessionPlan,
@@ -44,7 +46,8 @@ class _Planner:
         self.snapshot = snapshot
         self.memory = memory
         self.scope = scope
-        self.fleet: Fleet = judge_fleet(snapshot, memory)
+        self.pods: Mapping[ObjectKey, PodPlan] = judge_all_pods(snapshot, memory)
+        self.fleet: Fleet = judge_fleet(snapshot, memory, wishes=wishes_of(self.pods))
         self.actions: list[Action] = []
         self.desired: dict[ObjectKey, Mapping[ObjectKey, ServerEntries]] = {}
         self.notes: list[EventNote] = []
@@ -52,6 +55,8 @@ class _Planner:
         self.router_statuses: list[StatusUpdate] = []
         self.pending = dict(memory.pending)
         self.retries = dict(memory.retries)
+        self.cluster_retries = dict(memory.cluster_retries)
+        self.pod_names: dict[ObjectKey, str] = {}
         self.links_down = dict(memory.links_down)
         self.blocked: dict[ObjectKey, str] = {}
         self._capacities: dict[ObjectKey, Capacity] = {}
@@ -60,10 +65,11 @@ class _Planner:
 
     def run(self) -> Plan:
         self._make_keys()
+        self._make_pods()
         for key in sorted(self._sessions()):
             self._take(key, self._plan_session(key))
         statuses = [*self.session_statuses, *self._cluster_statuses(), *self._server_statuses()]
-        wakes = [*self.retries.values()]
+        wakes = [*self.retries.values(), *self.cluster_retries.values()]
         if self.fleet.wake_at is not None:
             wakes.append(self.fleet.wake_at)
         return Plan(
@@ -99,6 +105,8 @@ class _Planner:
     def _clusters(self) -> Iterable[ObjectKey]:
         chosen = set(self.fleet.changed_clusters)
         chosen.update(self.snapshot.clusters if self.scope.clusters is None else self.scope.clusters)
+        chosen.update(key for key, at in self.memory.cluster_retries.items() if at <= self.snapshot.now)
+        chosen.update(key for key, judged in self.pods.items() if judged.wishes)
         return sorted(key for key in chosen if key in self.snapshot.clusters)
 
     # -- sessions -------------------------------------------------------------------------------------------
@@ -160,6 +168,29 @@ class _Planner:
         for key in self._clusters():
             self.actions += key_set_actions(self.snapshot.clusters[key], self.snapshot)
 
+    def _make_pods(self) -> None:
+        """For clusters in scope; the names of pods that were asked for are kept for all."""
+        self.cluster_retries = {
+            key: at for key, at in self.cluster_retries.items() if key in self.snapshot.clusters
+        }
+        in_scope = set(self._clusters())
+        for key, judged in self.pods.items():
+            if key not in in_scope:
+                names = asked(judged.cluster, self.memory)
+            else:
+                retries: list[float] = []
+                done = pod_actions(judged, self.snapshot, self.memory, self._is_drained)
+                self.actions += owned_actions(judged, self.snapshot, retries)
+                self.actions += done.actions
+                names = done.names
+                retries += [done.retry_at] if done.retry_at is not None else []
+                _remember(self.cluster_retries, key, min(retries, default=None))
+            self.pod_names.update(dict.fromkeys(names, judged.cluster.uid))
+
+    def _is_drained(self, server: ObjectKey) -> bool:
+        drain = self.fleet.drains.get(server)
+        return drain is not None and drain.drained
+
     def _settings(self) -> dict[ObjectKey, SettingsEntry]:
         made = {}
         for cluster, standing in self.fleet.clusters.items():
@@ -170,7 +201,9 @@ class _Planner:
 
     def _cluster_statuses(self) -> Iterable[StatusUpdate]:
         for key in self._clusters():
-            status = cluster_status(self.snapshot.clusters[key], self.fleet.clusters[key], self.snapshot)
+            status = cluster_status(
+                self.snapshot.clusters[key], self.fleet.clusters[key], self.snapshot, self.pods[key]
+            )
             if status is not None:
                 yield status
 
@@ -220,6 +253,9 @@ class _Planner:
             drains=starts(self.fleet.drains),
             reservations=_merge(self._reservations, reserved),
             retries=self.retries,
+            wishes=wishes_of(self.pods),
+            pod_names=self.pod_names,
+            cluster_retries=self.cluster_retries,
         )
 
 

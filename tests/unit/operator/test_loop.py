@@ -59,6 +59,8 @@ class Rig:
                 delivery=SimpleNamespace(
                     take=lambda _: self.done.append("apply"), refresh=lambda _: None, forget=lambda _: None
                 ),
+                follower=SimpleNamespace(set_wanted=lambda _: None),
+                certificates=None,
                 secrets=SimpleNamespace(set_wanted=lambda _: None, get=lambda _: None),
                 lister=Lister(),
             ),

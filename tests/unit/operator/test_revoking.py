@@ -83,6 +83,7 @@ class Rig:
             delivery=Delivery(self.links, inventory, lister, lambda _: None),
             secrets=self.secrets,
             lister=cast(Any, lister),
+            follower=cast(Any, SimpleNamespace(set_wanted=lambda _: None)),
         )
         metadata = {"namespace": "media", "name": "main", "uid": "u"}
         spec: dict[str, Any] = {"tokens": {"keySets": [KEY_SET]}}

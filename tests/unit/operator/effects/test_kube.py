@@ -20,7 +20,7 @@ from mafalda_operator.effects.errors import (
 from mafalda_operator.effects.kube import Actor, Failed
 from mafalda_operator.effects.story import Story
 from mafalda_operator.effects.writers import Writers
-from mafalda_operator.model import Inventory, ObjectKey, Refusal, Scope
+from mafalda_operator.model import Inventory, ObjectKey, ObjectRef, Refusal, Scope
 from mafalda_operator.planning import BindRouter, CreateRouter, CreateTokenKeys, DeleteRouter, Owner
 from mafalda_operator.planning.actions import Action
 
@@ -84,6 +84,7 @@ class Rig:
         self.cluster = Cluster()
         self.writers = Writers()
         self.refusals: list[Refusal] = []
+        self.object_refusals: list[tuple[ObjectRef, Refusal]] = []
         self.keys: list[Object] = []
         self.story = Story(Inventory())
         self.story.telling = True
@@ -92,6 +93,7 @@ class Rig:
             self.writers,
             Store(self.cluster),
             on_refusal=lambda _, refusal: self.refusals.append(refusal),
+            on_object_refusal=lambda ref, refusal: self.object_refusals.append((ref, refusal)),
             on_token_keys=lambda _, secret: self.keys.append(secret),
             clock=lambda: 100.0,
             story=self.story,
