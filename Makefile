@@ -20,10 +20,10 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-e
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo REPORT=FILE also writes what it measured as JSON; make demo KEEP=1 leaves it running."
-	@echo "  make unit TESTS=tests/unit/wire PYTEST_ARGS='-k token' runs some tests; integration takes the same."
+	@echo "  make unit TESTS=tests/unit/wire PYTEST_ARGS='-k token' runs some tests; integration and e2e take the same."
 
 ## Building
 
@@ -117,6 +117,10 @@ down: ## End what `make demo KEEP=1` left running
 .PHONY: cluster
 cluster: setup cluster-binaries ## Start a real Kubernetes of three nodes on this machine (as root)
 	@tools/cluster up
+
+.PHONY: e2e
+e2e: setup cluster-binaries image ## Run the end-to-end tests on that Kubernetes (as root); ends it unless it ran before
+	@tools/e2e $(or $(TESTS),tests/e2e) $(PYTEST_ARGS)
 
 .PHONY: cluster-down
 cluster-down: ## End it; nothing is left

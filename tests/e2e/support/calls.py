@@ -43,6 +43,11 @@ class Gathering(Call):
         )
         return time.monotonic() - began
 
+    async def watch(self, seconds: float) -> None:
+        """Watches that long: what happens to the media meanwhile is in `worst` and `figures`."""
+        end = time.monotonic() + seconds
+        await self.until("time to pass", lambda: time.monotonic() > end, seconds=seconds + 5)
+
     def reset(self) -> None:
         """Gaps, losses and frames count from now on."""
         self.began = time.monotonic()
