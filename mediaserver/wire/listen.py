@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from mediaserver.wire import tls
@@ -16,25 +16,29 @@ from mediaserver.wire.errors import ListenError, MembershipError
 from mediaserver.wire.membership import Credential
 
 _SHUTDOWN_SECONDS = 2.0
-_TLS_HELLO = r"\x16\x03"
-"""How a TLS client begins (RFC 8446 section 5.1: handshake record), as aiohttp quotes what it can't read."""
 
 
 def _quote_nothing(record: logging.LogRecord) -> bool:
     """Tell of a request that is no HTTP, but not how it reads: it may hold a token."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        if isinstance(error, BadHttpMethod):
+            tls.refused(
+                "the dialler does not speak HTTP here: if it speaks TLS, give both a --tls-dir, or both "
+                "the same --cluster-key-file"
+            )
+        if record.levelno < logging.INFO and not logging.getLogger().isEnabledFor(record.levelno):
+            return False
         if record.levelno > logging.INFO:
             record.levelno, record.levelname = logging.INFO, "INFO"
-        what = type(record.exc_info[1]).__name__
-        if _TLS_HELLO in str(record.exc_info[1]):
-            what = "it is TLS, but this side has no --tls-dir: give both sides one, or both a cluster key"
-        record.msg, record.args = f"malformed request: {what}", None
+        record.msg, record.args = f"malformed request: {type(error).__name__}", None
         record.exc_info = None
     return True
 
 
 _log = logging.getLogger("mediaserver.http")
 _log.addFilter(_quote_nothing)
+_log.setLevel(logging.DEBUG)  # as which aiohttp tells of what begins unlike HTTP, such as TLS
 
 
 @dataclass(frozen=True)

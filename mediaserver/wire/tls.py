@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import structlog
-from aiohttp import ServerDisconnectedError
+from aiohttp import ClientError, ServerDisconnectedError
 
 from mediaserver.wire.certificates import (
     Material,
@@ -283,7 +283,8 @@ def dial_problem(error: BaseException, dial: Dial) -> str | None:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    while error is not None and not isinstance(error, ssl.SSLError):
+    """OpenSSL's own error; aiohttp's, which are of its kind too, lack its codes."""
+    while error is not None and (isinstance(error, ClientError) or not isinstance(error, ssl.SSLError)):
         error = error.__cause__
     return error
 
@@ -315,7 +316,7 @@ class _Telling(ssl.SSLObject):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            _refusals.tell(_refusal(error))
+            refused(_refusal(error))
             raise
 
 
@@ -354,6 +355,11 @@ class _Refusals:
 
 
 _refusals = _Refusals()
+
+
+def refused(reason: str) -> None:
+    """Log that a connection to this side did not come about, for a reason of TLS."""
+    _refusals.tell(reason)
 
 
 def _stamp(directory: Path) -> object:

@@ -68,7 +68,7 @@ async def test_what_is_no_http_is_not_quoted(caplog: pytest.LogCaptureFixture) -
     app = web.Application()
     app.router.add_get("/", handler)
     listener = await listen(app, ListenAddress("127.0.0.1", 0))
-    caplog.set_level("DEBUG", "mediaserver.http")
+    caplog.set_level("DEBUG")
     secret = b"secret" * 20
     for request in (
         b"GET /?token=" + secret + b"\x00 HTTP/1.1\r\n\r\n",
