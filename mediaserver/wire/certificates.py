@@ -35,6 +35,7 @@ class Material:
     not_before: float
     """Seconds since 1970, as ``not_after``."""
     not_after: float
+    serial: int
 
     @property
     def until(self) -> str:
@@ -85,6 +86,7 @@ def read(content: Mapping[str, bytes], *, where: Callable[[str], str], now: floa
         names=names_of(leaf),
         not_before=leaf.not_valid_before_utc.timestamp(),
         not_after=leaf.not_valid_after_utc.timestamp(),
+        serial=leaf.serial_number,
     )
 
 

@@ -150,9 +150,10 @@ class Certificates:
 class CertificateFiles(Certificates):
     """Certificates of a directory: tls.crt, tls.key and ca.crt, as a Secret of kubernetes.io/tls has them."""
 
-    def __init__(self, directory: Path, role: TlsRole, *, look: float = LOOK_SECONDS) -> None:
+    def __init__(self, directory: Path, role: TlsRole, *, look: float | None = None) -> None:
         """``look``: seconds between two looks. Raises MembershipError: the file and the remedy."""
-        self._directory, self._role, self._look = directory, role, look
+        self._directory, self._role = directory, role
+        self._look = LOOK_SECONDS if look is None else look
         self._stamp = _stamp(directory)
         super().__init__(self._read())
 

@@ -24,7 +24,7 @@ from mediaserver.control.contract import (
 )
 from mediaserver.control.contract.greeting import Greeter
 from mediaserver.wire.errors import WireError
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import IN_THE_CLEAR, Credential, Dial
 from mediaserver.wire.replica import Delta, Receiver, Sender
 from mediaserver.wire.rpc import Connection, Methods, connect
 
@@ -56,9 +56,11 @@ class ControlClient:
     def reported(self) -> Mapping[str, ReportedEntry]:
         return self._receiver.entries
 
-    async def dial(self, session: aiohttp.ClientSession, url: str) -> asyncio.Task[None]:
+    async def dial(
+        self, session: aiohttp.ClientSession, url: str, dial: Dial = IN_THE_CLEAR
+    ) -> asyncio.Task[None]:
         """Connect; the task reads until the connection ends and notes in ``ended`` how."""
-        self._connection = await connect(session, url, self.methods, name="the server under test")
+        self._connection = await connect(session, url, self.methods, name="the server under test", dial=dial)
         return asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -70,7 +72,7 @@ class ControlClient:
 
     async def hello(
         self,
-        key: ClusterKey,
+        credential: Credential,
         *,
         role: Role = "operator",
         cluster_uid: str = "uid-1",
@@ -80,7 +82,7 @@ class ControlClient:
     ) -> ServerHello:
         return await self.greeter.greet(
             self.connection,
-            key,
+            credential,
             role=role,
             cluster_uid=cluster_uid,
             cluster_name=cluster_name,
@@ -126,11 +128,11 @@ class ControlClient:
 
 
 @asynccontextmanager
-async def dialled(url: str) -> AsyncIterator[ControlClient]:
+async def dialled(url: str, dial: Dial = IN_THE_CLEAR) -> AsyncIterator[ControlClient]:
     """A client that is connected and has not greeted."""
     client = ControlClient()
     async with aiohttp.ClientSession() as session:
-        running = await client.dial(session, url)
+        running = await client.dial(session, url, dial)
         try:
             yield client
         finally:

@@ -39,7 +39,7 @@ from mediaserver.mediasoup import (
 )
 from mediaserver.pool import PoolConfig, WorkerPool
 from mediaserver.wire.listen import ListenAddress, Listener, listen
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import ClusterKey, Credential
 
 HOST = "127.0.0.1"
 CODECS: list[dict[str, Any]] = [
@@ -117,7 +117,7 @@ class Site:
     """One media server, as far as its cascade goes."""
 
     def __init__(
-        self, name: str, key: ClusterKey, workers: int, ports: tuple[int, int], pipe_protocol: int
+        self, name: str, key: Credential, workers: int, ports: tuple[int, int], pipe_protocol: int
     ) -> None:
         self.pipe_protocol = pipe_protocol
         self.name = f"media/{name}"
@@ -154,7 +154,7 @@ class Site:
         await self.pool.start()
         app = web.Application()
         app.router.add_get(PEER_PATH, self._peer)
-        self.listener = await listen(app, ListenAddress(HOST, 0))
+        self.listener = await listen(app, ListenAddress(HOST, 0), secured=self.key.listening())
 
     async def _peer(self, request: web.Request) -> web.StreamResponse:
         return await self.host.accept_peer(request)
@@ -190,7 +190,9 @@ class Cascade:
     """Sites, and one session over them."""
 
     def __init__(self) -> None:
-        self.key = ClusterKey(secrets.token_bytes(32))
+        key = ClusterKey(secrets.token_bytes(32))
+        self.credential: Callable[[str], Credential] = lambda _: key
+        """Of each site."""
         self.sites: dict[str, Site] = {}
         self.media = Media()
         self.srtp = True
@@ -205,7 +207,7 @@ class Cascade:
         ports: tuple[int, int] = (40000, 49999),
         pipe_protocol: int = PIPE_PROTOCOL,
     ) -> Site:
-        site = self.sites[name] = Site(name, self.key, workers, ports, pipe_protocol)
+        site = self.sites[name] = Site(name, self.credential(name), workers, ports, pipe_protocol)
         await site.start()
         site.host.apply_settings(self.settings)
         return site
