@@ -13,7 +13,9 @@ from mediaserver.server import StartError
 from mediaserver.wire.listen import ListenAddress
 
 
-def parse(*arguments: str, env: dict[str, str] | None = None) -> ServerConfig:
+def parse(
+    *arguments: str, env: dict[str, str] | None = None, credential: str = "--cluster-key-file=key"
+) -> ServerConfig:
     """The checked settings. Raises ConfigError."""
     made: list[ServerConfig] = []
     refused: list[ConfigError] = []
@@ -29,9 +31,7 @@ def parse(*arguments: str, env: dict[str, str] | None = None) -> ServerConfig:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "build_config", building)
-        result = CliRunner().invoke(
-            command.main, ["--cluster-key-file=key", "--workers=2", *arguments], env=env
-        )
+        result = CliRunner().invoke(command.main, [credential, "--workers=2", *arguments], env=env)
     if refused:
         raise refused[0]
     assert isinstance(result.exception, StartError), result.output

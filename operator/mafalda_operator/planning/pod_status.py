@@ -246,14 +246,17 @@ def _addresses(judged: PodPlan, snapshot: Snapshot) -> tuple[bool | None, str, s
 
 
 def _address_troubles(pod: PodView, cluster: MediaCluster, snapshot: Snapshot) -> Iterator[Trouble]:
+    listened = _listened(pod, cluster)
     for announce in cluster.network.announce:
         wanted = ANNOUNCED_OF_NODES.get(announce.type)
         node = snapshot.nodes.get(pod.node)
-        if wanted is not None and not any(one.type == wanted for one in (node.addresses if node else ())):
+        there = [one.address for one in (node.addresses if node else ()) if one.type == wanted]
+        if wanted is not None and not any(_family(address) in listened for address in there):
             other = "NodeInternalIP" if wanted == "ExternalIP" else "PodIP"
+            kind = f"{' or '.join(sorted(listened))} address of type {wanted}" if there else wanted
             yield Trouble(
                 "NodeAddressMissing",
-                f"node {pod.node}, where pod {pod.key.name} is, has no {wanted} in its status.addresses; have"
+                f"node {pod.node}, where pod {pod.key.name} is, has no {kind} in its status.addresses; have"
                 f" the node's cloud provider or administrator set one, or announce {other} in"
                 " spec.network.announce",
             )
@@ -263,7 +266,7 @@ def _address_troubles(pod: PodView, cluster: MediaCluster, snapshot: Snapshot) -
                 f"Service {pod.key} has no address; is there a controller for load balancers? See kubectl -n"
                 f" {pod.key.namespace} describe service {pod.key.name}",
             )
-    have = {f"IPv{version}" for address in pod.ips if (version := _version(address)) is not None}
+    have = {_family(address) for address in pod.ips}
     lacking = [family for family in cluster.network.ip_families if pod.ips and family not in have]
     if lacking:
         yield Trouble(
@@ -273,11 +276,18 @@ def _address_troubles(pod: PodView, cluster: MediaCluster, snapshot: Snapshot) -
         )
 
 
-def _version(address: str) -> int | None:
+def _listened(pod: PodView, cluster: MediaCluster) -> set[str]:
+    """The IP families that its workers listen on; both while its addresses are not known."""
+    chosen = cluster.network.ip_families or [_family(address) for address in pod.ips[:1]]
+    return set(chosen) or {"IPv4", "IPv6"}
+
+
+def _family(address: str) -> str:
+    """IPv4 or IPv6; empty for what is no IP address."""
     try:
-        return ip_address(address).version
+        return f"IPv{ip_address(address).version}"
     except ValueError:
-        return None
+        return ""
 
 
 def _ports(judged: PodPlan) -> tuple[bool | None, str, str]:
