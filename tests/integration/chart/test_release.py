@@ -100,7 +100,7 @@ def test_a_release_from_first_to_last(release: Release, tmp_path: Path) -> None:
 
     release.run("install", "--set=crds.keep=false")  # takes the definitions that were kept
     release.run("uninstall")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while release.names("customresourcedefinitions") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not release.names("customresourcedefinitions")
