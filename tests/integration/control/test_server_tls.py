@@ -1,4 +1,4 @@
-"""The real media server with certificates: `/control` as the fake one, `/peer`, and who lets participants in."""
+"""The real media server with certificates: `/control` as the fake one, `/peer`, who lets participants in."""
 
 from __future__ import annotations
 
