@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any, Generic, TypeVar
 
 import aiohttp
 import msgspec
-from kubernetes.aio import client, config
 
 from mediaserver.gateway.errors import ApiError
 from mediaserver.gateway.resources import GROUP, VERSION, ListMetadata, Resource, ResourceStruct
+
+os.environ.setdefault("HOME", "/")  # asked for as the client is imported; a pod's user may have no other
+from kubernetes.aio import client, config
 
 ObjectT = TypeVar("ObjectT", bound=Resource)
 ResultT = TypeVar("ResultT")

@@ -38,8 +38,8 @@ class Credentials:
             return await _from_kubeconfig(path)
         if (self._service_account / "token").exists():
             return self._from_service_account()
-        default = Path.home() / ".kube" / "config"
-        if default.exists():
+        default = _default_kubeconfig()
+        if default is not None:
             return await _from_kubeconfig(default)
         raise CredentialsError(
             "no way to reach a Kubernetes API server: pass --kubeconfig FILE, set KUBECONFIG, or run in a pod"
@@ -58,6 +58,14 @@ class Credentials:
             ca_path=str(ca) if ca.exists() else None,
             token=_read(self._service_account / "token").strip(),
         )
+
+
+def _default_kubeconfig() -> Path | None:
+    try:
+        path = Path.home() / ".kube" / "config"
+    except RuntimeError:  # no HOME, and a user without an entry
+        return None
+    return path if path.exists() else None
 
 
 def _kubeconfig_of_environment() -> Path | None:

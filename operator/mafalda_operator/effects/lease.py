@@ -30,6 +30,7 @@ from mafalda_operator.effects.errors import (
     Forbidden,
     KubeError,
     NotFound,
+    Unauthorized,
 )
 
 EPOCH_ANNOTATION = "mafalda.io/epoch"
@@ -169,6 +170,8 @@ class Leadership:
             self._unanswered(str(error) or f"no answer within {self._times.deadline:g} s")
         except Conflict:
             self._lease = None  # somebody wrote meanwhile: read anew
+        except Unauthorized as error:  # a token may rotate a little late
+            self._unanswered(f"{error}: the API server does not accept the operator's credentials")
         except ApiRefused as error:
             if not error.transient:
                 raise self._unusable(error) from error

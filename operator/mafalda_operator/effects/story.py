@@ -41,7 +41,15 @@ from mafalda_operator.planning.actions import (
 AnyResource = MediaCluster | MediaServer | MediaSession | MediaRouter
 
 UNDER_WAY = frozenset(
-    {"Scheduling", "Opening", "WaitingForServers", "Connecting", "NoLoadYet", "Progressing"}
+    {
+        "Scheduling",
+        "Opening",
+        "WaitingForServers",
+        "Connecting",
+        "NoLoadYet",
+        "Progressing",
+        "TokenKeysPending",
+    }
 )
 """Reasons that say nothing but that it goes on: they are not told."""
 

@@ -21,6 +21,7 @@ from mafalda_operator.effects.api import OBSERVED, Object, Resource
 from mafalda_operator.effects.backoff import Backoff
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.errors import CredentialsError
+from mafalda_operator.handlers.calm import calm
 from mafalda_operator.handlers.stream import WatchStream
 from mafalda_operator.model import ObjectKey
 
@@ -53,6 +54,10 @@ class WatchClock:
         return {resource.kind: now - self._heard.get(resource.kind, self._started) for resource in OBSERVED}
 
 
+_IDENTITY: Any = "mafalda-operator"
+"""kopf's own would be made of the user's name, which a pod's user need not have. Only its peering uses it."""
+
+
 class Watches:
     """``run`` must be awaited by somebody; it begins kopf anew whenever kopf gives up."""
 
@@ -77,6 +82,7 @@ class Watches:
         """Until cancelled. ``on_restart`` is told, with the reason, whenever events may have been missed."""
         backoff = Backoff()
         logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+        calm()
         while True:
             failure = await self._run_kopf()
             log.error("the watches ended and are begun anew", error=repr(failure))
@@ -88,6 +94,7 @@ class Watches:
             registry=self._registry(),
             settings=_settings(),
             standalone=True,
+            identity=_IDENTITY,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
         )

@@ -52,6 +52,8 @@ class ApiProxy:
     faults: list[Fault] = field(default_factory=list)
     requests: list[Requested] = field(default_factory=list)
     port: int = 0
+    token: str | None = None
+    """The bearer token that counts now; None: none is asked for."""
     _session: aiohttp.ClientSession | None = None
     _runner: web.ServerRunner | None = None
     _server: str = ""
@@ -82,13 +84,14 @@ class ApiProxy:
         await self._runner.cleanup()
         await self._session.close()
 
-    def write_kubeconfig(self, path: Path) -> Path:
+    def write_kubeconfig(self, path: Path, *, token_file: Path | None = None) -> Path:
+        user = {"tokenFile": str(token_file)} if token_file is not None else {}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "proxy",
             "clusters": [{"name": "proxy", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-            "users": [{"name": "proxy", "user": {}}],
+            "users": [{"name": "proxy", "user": user}],
             "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
         }
         path.write_text(json.dumps(config))
@@ -112,6 +115,8 @@ class ApiProxy:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         watch = "watch" in request.query
         self.requests.append(Requested(request.method, request.path, watch))
+        if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return self._status(401)
         for fault in self.faults:
             if fault.applies(request):
                 return await self._fail(fault)
@@ -121,17 +126,26 @@ class ApiProxy:
         if fault.status is None:
             await fault.mended.wait()
             raise web.HTTPServiceUnavailable
-        reasons = {403: "Forbidden", 404: "NotFound", 410: "Expired", 429: "TooManyRequests"}
+        return self._status(fault.status, fault.retry_after)
+
+    def _status(self, status: int, retry_after: int | None = None) -> web.StreamResponse:
+        reasons = {
+            401: "Unauthorized",
+            403: "Forbidden",
+            404: "NotFound",
+            410: "Expired",
+            429: "TooManyRequests",
+        }
         body = {
             "kind": "Status",
             "apiVersion": "v1",
             "status": "Failure",
-            "reason": reasons.get(fault.status, "InternalError"),
+            "reason": reasons.get(status, "InternalError"),
             "message": "injected",
-            "code": fault.status,
+            "code": status,
         }
-        headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
-        return web.json_response(body, status=fault.status, headers=headers)
+        headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+        return web.json_response(body, status=status, headers=headers)
 
     async def _forward(self, request: web.BaseRequest, *, watch: bool) -> web.StreamResponse:
         assert self._session is not None

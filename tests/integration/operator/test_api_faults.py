@@ -226,3 +226,30 @@ def _write_of(plural: str) -> Match:
         return f"/{plural}" in request.path and request.method in ("POST", "PATCH")
 
     return match
+
+
+async def test_a_token_that_rotates_is_read_anew(world: World, proxy: ApiProxy, tmp_path: Path) -> None:
+    """As a pod's token does on its disk every hour; the old one is refused, also to watches."""
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    proxy.token = "one"
+    await world.cluster_of(servers=2)
+    kubeconfig = proxy.write_kubeconfig(tmp_path / "proxied", token_file=token)
+    operator = await world.operator(kubeconfig=kubeconfig)
+    await world.session("before")
+    await world.ready("before")
+    for current in ("two", "three"):
+        proxy.token = current
+        kinds = ("mediaclusters", "mediaservers", "mediasessions", "mediarouters", "namespaces")
+        assert sum(proxy.cut_watches(kind) for kind in kinds) == 5
+        if current == "three":
+            await asyncio.sleep(3)  # so long nothing but the old token is there
+        token.write_text(f"{current}\n")
+        await world.session(current)
+        await world.ready(current)
+        started = time.monotonic()
+        await world.delete_session(current)
+        await world.consistent(2, sessions=1)
+        print(f"a deletion is noticed after {time.monotonic() - started:.1f} s")
+    assert operator.process.returncode is None
+    assert await operator.end() == 0

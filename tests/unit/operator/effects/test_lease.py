@@ -9,7 +9,14 @@ from typing import Any, cast
 
 import pytest
 from mafalda_operator.effects.api import KubeApi, Object, Resource
-from mafalda_operator.effects.errors import ApiUnavailable, Conflict, CredentialsError, Forbidden, NotFound
+from mafalda_operator.effects.errors import (
+    ApiUnavailable,
+    Conflict,
+    CredentialsError,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+)
 from mafalda_operator.effects.lease import (
     EPOCH_ANNOTATION,
     Leadership,
@@ -311,7 +318,7 @@ async def test_credentials_that_cannot_be_read_for_a_moment_end_nothing() -> Non
     leader = candidate(leases, "a", clock)
     await leader.acquire()
     clock.now += TIMES.deadline
-    leases.failures = [CredentialsError("no token")] * 2
+    leases.failures = [CredentialsError("no token"), Unauthorized(401, "Unauthorized", "an old token")]
     await hold_until(leader, lambda: leader.active)
     assert leader.active
 
