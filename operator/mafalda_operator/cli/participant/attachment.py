@@ -227,9 +227,9 @@ class Attachment:
                 frame = await stream.track.recv()
                 now = self._hooks.clock()
                 if isinstance(frame, VideoFrame):
-                    new = feed.count(now, frame.pts, frame.width, frame.height)
+                    new = feed.count(now, stream.timestamp(frame.pts), frame.width, frame.height)
                 elif isinstance(frame, AudioFrame):
-                    new = feed.count(now, frame.pts)
+                    new = feed.count(now, stream.timestamp(frame.pts))
                 else:  # aiortc decodes all that it receives
                     continue
                 if now >= look_again:

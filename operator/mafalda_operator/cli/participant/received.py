@@ -19,16 +19,17 @@ class Feed:
 
     received: Received
     producer: str
-    number: int
+    rank: int
+    """Of the producer, among those of this source."""
     frames: int = 0
     """Decoded, whether they counted or not."""
     lost: int = 0
     """Packets."""
 
-    def count(self, now: float, pts: int | None, width: int = 0, height: int = 0) -> bool:
+    def count(self, now: float, timestamp: int | None, width: int = 0, height: int = 0) -> bool:
         """A frame was decoded; whether it is one that no other consumer has brought."""
         self.frames += 1
-        new = self.received.take(self, pts)
+        new = self.received.take(self, timestamp)
         if new:
             self.received.count(now, width, height)
         return new
@@ -43,15 +44,15 @@ class _Counted:
     """The last frame that counted: whose it was, and its time stamp."""
 
     producer: str
-    number: int
-    pts: int | None
+    rank: int
+    timestamp: int | None
 
 
-def _later(pts: int | None, other: int | None) -> bool:
+def _later(timestamp: int | None, other: int | None) -> bool:
     """Whether a time stamp comes after another one; what has none does."""
-    if pts is None or other is None:
+    if timestamp is None or other is None:
         return True
-    return 0 < (pts - other) % _CLOCK < _CLOCK // 2
+    return 0 < (timestamp - other) % _CLOCK < _CLOCK // 2
 
 
 @dataclass
@@ -81,8 +82,16 @@ class Received:
     consumers: int = 0
     """How many consumers there have been: each re-dial, and each new producer, makes one."""
     _feeds: list[Feed] = field(default_factory=list)
+    _live: set[Feed] = field(default_factory=set)
+    _ranks: dict[str, int] = field(default_factory=dict)
+    """By producer, in the order in which they were offered first."""
     _last: _Counted | None = None
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=256))
+
+    @property
+    def timestamp(self) -> int | None:
+        """RTP time stamp of the last frame; None while none is known."""
+        return self._last.timestamp if self._last is not None else None
 
     @property
     def lost(self) -> int:
@@ -91,29 +100,32 @@ class Received:
 
     def begin(self, producer: str = "") -> Feed:
         """A new consumer, of that producer; the one before may go on for a while."""
-        feed = Feed(self, producer, self.consumers)
+        feed = Feed(self, producer, self._ranks.setdefault(producer, len(self._ranks)))
         self._feeds.append(feed)
+        self._live.add(feed)
         self.consumers += 1
         self.ended = False
         return feed
 
     def end(self, feed: Feed) -> None:
-        """A consumer has ended; so has the reception, unless a newer one is there."""
-        if self._feeds[-1] is feed:
-            self.ended = True
+        """A consumer has ended; so has the reception, unless there is another one."""
+        self._live.discard(feed)
+        if self._last is not None and not any(one.producer == self._last.producer for one in self._live):
+            self._last = None
+        self.ended = not self._live
 
-    def take(self, feed: Feed, pts: int | None) -> bool:
+    def take(self, feed: Feed, timestamp: int | None) -> bool:
         """Whether a frame of that consumer is a new one.
 
         Of two consumers of one producer each brings the same frames, told apart by their time stamps. Of two
-        producers the newer one counts from its first frame on.
+        producers the one that was offered later counts, from its first frame on.
         """
         last = self._last
-        if last is not None and last.producer != feed.producer and feed.number < last.number:
+        if last is not None and last.producer != feed.producer and feed.rank < last.rank:
             return False
-        if last is not None and last.producer == feed.producer and not _later(pts, last.pts):
+        if last is not None and last.producer == feed.producer and not _later(timestamp, last.timestamp):
             return False
-        self._last = _Counted(feed.producer, feed.number, pts)
+        self._last = _Counted(feed.producer, feed.rank, timestamp)
         return True
 
     def count(self, now: float, width: int = 0, height: int = 0) -> None:

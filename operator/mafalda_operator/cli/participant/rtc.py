@@ -40,6 +40,10 @@ class Stream:
         """Packets lost so far."""
         return traps.lost_packets(self.receiver, self.ssrc)
 
+    def timestamp(self, pts: int | None) -> int | None:
+        """The RTP time stamp of a frame of the track, the same over all consumers of a producer."""
+        return traps.timestamp(self.receiver, pts)
+
 
 class _Path:
     """One transport: its calls, one at a time, with a deadline and errors that are raised."""

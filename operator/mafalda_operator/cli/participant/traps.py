@@ -126,6 +126,14 @@ def without_estimates(capabilities: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def timestamp(receiver: RTCRtpReceiver, pts: int | None) -> int | None:
+    """The RTP time stamp of a frame: aiortc counts each track's from its first packet on, so that two tracks
+    of one producer could not be compared."""
+    mapper = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper", None)
+    origin = getattr(mapper, "_origin", None)
+    return None if pts is None or origin is None else (pts + int(origin)) % (1 << 32)
+
+
 def lost_packets(receiver: RTCRtpReceiver, ssrc: int) -> int:
     """Packets of stream `ssrc` that never came, or only as retransmissions (RFC 3550 appendix A.3)."""
     streams: dict[int, Any] = getattr(receiver, "_RTCRtpReceiver__remote_streams")  # noqa: B009  name-mangled

@@ -74,3 +74,24 @@ def test_a_newer_producer_counts_from_its_first_frame() -> None:
     assert not old.count(0.2, 200)
     assert new.count(0.25, 8)
     assert (one.frames, old.frames, new.frames) == (3, 2, 2)
+
+
+def test_an_older_producer_counts_no_more_though_it_is_offered_again() -> None:
+    """Both participants move at a time: the newer attachment is offered the other's older producer, too."""
+    one = Received("alice", "video", "video", offered_at=0.0)
+    old, new = one.begin("p1"), one.begin("p2")
+    again, beside = one.begin("p2"), one.begin("p1")
+    assert old.count(0.1, 100)
+    assert new.count(0.15, 7)
+    assert not beside.count(0.2, 150)
+    assert again.count(0.25, 8)
+
+
+def test_what_is_offered_in_another_order_counts_once_the_rest_has_ended() -> None:
+    one = Received("alice", "video", "video", offered_at=0.0)
+    new, old = one.begin("p2"), one.begin("p1")
+    assert old.count(0.1, 100)
+    assert not new.count(0.15, 7)
+    old.end()
+    assert new.count(0.2, 8)
+    assert not one.ended
