@@ -276,6 +276,7 @@ class FakeMediaServer:
             version="fake",
             worker_version="fake",
             pipe_protocol=self.faults.pipe_protocol,
+            sends_away=True,
             workers=[self.faults.worker(slot) for slot in range(self.workers)],
             control=here,
             peer=here,

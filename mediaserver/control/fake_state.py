@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from mediaserver.control.contract import (
     CONTROL_PROTOCOL,
+    LEAVING_KEY,
     PIPE_PROTOCOL,
     DesiredEntry,
     Dump,
+    LeavingState,
     LinkEntry,
     LinkState,
     ReportedEntry,
@@ -45,6 +47,10 @@ class FakeFaults:
     """Reason and message of routers (by router key) that do not become ready."""
     links: dict[str, tuple[str, str]] = field(default_factory=dict)
     """The same of links, by link key."""
+    leaving: LeavingState | None = None
+    """Its process was told to end, and waits until it is empty."""
+    attended: set[str] = field(default_factory=set)
+    """Routers, by key, that their participants don't leave when they are asked to."""
 
     def worker(self, slot: int) -> WorkerState:
         return self.workers.get(slot) or WorkerState(slot=slot, state="Running")
@@ -53,12 +59,15 @@ class FakeFaults:
 def states(desired: Mapping[str, DesiredEntry], faults: FakeFaults, workers: int) -> dict[str, ReportedEntry]:
     """What the server reports once it has converged."""
     made: dict[str, ReportedEntry] = {worker_key(slot): faults.worker(slot) for slot in range(workers)}
+    if faults.leaving is not None:
+        made[LEAVING_KEY] = faults.leaving
     taken: dict[tuple[str, int], str] = {}
     for key, entry in sorted(desired.items()):
         if isinstance(entry, RouterEntry):
             place = (entry.session_uid, entry.worker_slot)
             rival = taken.setdefault(place, key)
-            made[key] = _router(entry, _router_problem(key, entry, rival, desired, faults, workers))
+            problem = _router_problem(key, entry, rival, desired, faults, workers)
+            made[key] = _router(entry, problem, vacant=key not in faults.attended)
     for key, entry in desired.items():
         if isinstance(entry, LinkEntry):
             made[key] = _link(entry, faults.links.get(key) or _link_problem(entry, made))
@@ -94,8 +103,9 @@ def _link_problem(entry: LinkEntry, made: Mapping[str, ReportedEntry]) -> Proble
     return "Opening", f"waits for router {entry.local_router}"
 
 
-def _router(entry: RouterEntry, problem: Problem) -> RouterState:
+def _router(entry: RouterEntry, problem: Problem, *, vacant: bool) -> RouterState:
     reason, message = problem
+    leaving = entry.leaving and not reason
     return RouterState(
         namespace=entry.namespace,
         name=entry.name,
@@ -105,8 +115,8 @@ def _router(entry: RouterEntry, problem: Problem) -> RouterState:
         id="" if reason else f"fake-{entry.uid}",
         reason=reason,
         message=message,
-        leaving=entry.leaving and not reason,
-        vacant=entry.leaving and not reason,
+        leaving=leaving,
+        vacant=leaving and vacant,
     )
 
 

@@ -138,7 +138,7 @@ class ServerLink:
         """One connection, to its end; why it ended."""
         methods = Methods()
         greeter = Greeter(methods)
-        reports: Receiver[ReportedEntry] = Receiver(ReportedEntry)
+        reports: Receiver[ReportedEntry] = Receiver(ReportedEntry, ignore_unknown=True)
         methods.on_notification("report", Report, lambda report: self._take_report(reports, report))
         methods.on_notification("load", Load, self._take_load)
         name = f"MediaServer {self.target.server}"

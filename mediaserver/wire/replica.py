@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -108,10 +108,15 @@ class Sender(Generic[EntryT]):
 
 
 class Receiver(Generic[EntryT]):
-    """The side that holds a copy; ``entry_type`` is the msgspec type, or union, that entries decode to."""
+    """The side that holds a copy; ``entry_type`` is the msgspec type, or union, that entries decode to.
 
-    def __init__(self, entry_type: Any) -> None:
+    With ``ignore_unknown`` entries of kinds that the union doesn't have are left out of ``entries``: a newer
+    sender tells of more.
+    """
+
+    def __init__(self, entry_type: Any, *, ignore_unknown: bool = False) -> None:
         self.revision: int | None = None
+        self._tags = _tags(entry_type) if ignore_unknown else None
         self._decode = msgspec.json.Decoder(entry_type).decode
         self._entries: dict[str, EntryT] = {}
         self._digest = _Digest()
@@ -133,9 +138,12 @@ class Receiver(Generic[EntryT]):
         """
         if delta.base is not None and delta.base != self.revision:
             raise ResyncNeededError(f"have revision {self.revision}, the change builds on {delta.base}")
-        decoded: dict[str, EntryT] = {key: self._decode(raw) for key, raw in delta.set.items()}
+        known = {key: raw for key, raw in delta.set.items() if self._is_known(raw)}
+        decoded: dict[str, EntryT] = {key: self._decode(raw) for key, raw in known.items()}
         entries = {} if delta.base is None else dict(self._entries)
         digest = _Digest() if delta.base is None else self._digest
+        for key in delta.set.keys() - known.keys():
+            entries.pop(key, None)
         entries.update(decoded)
         for key, raw in delta.set.items():
             digest.set(key, memoryview(raw))
@@ -146,3 +154,21 @@ class Receiver(Generic[EntryT]):
             self.revision = None
             raise ResyncNeededError(f"digest is {digest}, the sender's is {delta.digest}")
         self._entries, self._digest, self.revision = entries, digest, delta.revision
+
+    def _is_known(self, raw: msgspec.Raw) -> bool:
+        return self._tags is None or _decode_kind(raw).type in self._tags
+
+
+class _Kind(msgspec.Struct):
+    """What every tagged entry has."""
+
+    type: str = ""
+
+
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+
+
+def _tags(union: Any) -> frozenset[str]:
+    """The tags of a union of structs."""
+    kinds = get_args(union) or (union,)
+    return frozenset(str(kind.__struct_config__.tag) for kind in kinds)

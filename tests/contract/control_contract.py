@@ -355,6 +355,22 @@ class ControlContract:
             await client.resync()
             assert client.reported[router_key("shop", "a")] == before
 
+    async def test_a_router_that_is_to_be_left_stays_open(self, subject: Subject) -> None:
+        async with dialled(subject.url) as client:
+            assert (await client.hello(subject.key)).sends_away
+            key = router_key("shop", "a")
+            entry = router_entry("a", 0)
+            await client.apply(desired(entry))
+            await client.until(lambda: ready(client, "a"), "the router is ready")
+            before = client.reported[key]
+            assert isinstance(before, RouterState)
+            assert not before.leaving
+            await client.apply(desired(msgspec.structs.replace(entry, leaving=True)))
+            left = msgspec.structs.replace(before, leaving=True, vacant=True)
+            await client.until(lambda: client.reported[key] == left, "it is leaving, and nobody is there")
+            await client.apply(desired(entry))
+            await client.until(lambda: client.reported[key] == before, "the very same router stays")
+
     async def test_a_base_that_does_not_fit(self, subject: Subject) -> None:
         async with dialled(subject.url) as client:
             await client.hello(subject.key)

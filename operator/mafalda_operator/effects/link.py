@@ -134,7 +134,7 @@ class ControlLink:
         self._problem: ConnectionProblem | None = None
         self._last_heard: float | None = None
         self._reported = Reported()
-        self._receiver: Receiver[ReportedEntry] = Receiver(ReportedEntry)
+        self._receiver: Receiver[ReportedEntry] = Receiver(ReportedEntry, ignore_unknown=True)
         self._load: tuple[Load, float] | None = None
         self._outgoing = _Outgoing()
         self._wake = asyncio.Event()
@@ -294,7 +294,7 @@ class ControlLink:
         self._connection = None
         self._outgoing = _Outgoing()
         self._first_report.clear()
-        self._receiver = Receiver(ReportedEntry)
+        self._receiver = Receiver(ReportedEntry, ignore_unknown=True)
         if isinstance(failure, RemoteError) and failure.code == ERROR_STALE_EPOCH:
             self._epochs.meet(_highest_epoch(failure, self._epochs.current()))
         problem = problem_of(failure, self.target.address)
@@ -353,7 +353,10 @@ class ControlLink:
                 entries.append(old)
             held.discard(key)
         for key in delta.set:
-            entry = self._receiver.entries[key]
+            entry = self._receiver.entries.get(key)
+            if entry is None:  # of a kind that only newer operators know
+                held.discard(key)
+                continue
             held.put(key, entry)
             entries.append(entry)
         self._on_heard(Heard(self.target.server, tuple(entries)))

@@ -16,8 +16,16 @@ import msgspec
 from contract.control_client import ControlClient, dialled
 from contract.control_contract import ready, router_entry, session_entry
 
-from mediaserver.control.contract import DesiredEntry, RouterEntry, RouterState, router_key
+from mediaserver.control.contract import (
+    LEAVING_KEY,
+    DesiredEntry,
+    LeavingState,
+    RouterEntry,
+    RouterState,
+    router_key,
+)
 from mediaserver.control.validate import key_of
+from mediaserver.server import EMPTY_PATIENCE
 from mediaserver.wire.close_codes import DIAL_AGAIN
 from mediaserver.wire.tokens import ParticipantClaims, mint
 
@@ -80,7 +88,11 @@ async def running(server: ServerProcess, *flags: str) -> AsyncIterator[ControlCl
         yield client
 
 
-async def test_draining_waits_for_who_is_here_and_takes_nobody_more(
+def leaving(router: RouterEntry) -> RouterEntry:
+    return msgspec.structs.replace(router, leaving=True)
+
+
+async def test_draining_goes_on_serving_and_obeying_until_nobody_is_left(
     make_server: MakeServer, until: Until
 ) -> None:
     server = make_server(workers=2)
@@ -88,9 +100,8 @@ async def test_draining_waits_for_who_is_here_and_takes_nobody_more(
         async with attached(server, "alice") as alice:
             await answers(alice)
             server.send(signal.SIGTERM)
-            await until(lambda: "asked to stop" in server.log())
-            async with attached(server, "bob") as bob:
-                assert (await closed(bob))[0] == DIAL_AGAIN
+            await client.until(lambda: LEAVING_KEY in client.reported, "the server says that it leaves")
+            assert client.reported[LEAVING_KEY] == LeavingState(reason="SIGTERM", deadline=3600.0)
             status, body = await server.get("/readyz")
             assert status == 503
             assert "draining" in body
@@ -100,8 +111,43 @@ async def test_draining_waits_for_who_is_here_and_takes_nobody_more(
             state = client.reported[key]
             assert isinstance(state, RouterState)
             assert (state.ready, state.reason) == (False, "Draining")
-            await answers(alice)
+            async with attached(server, "bob") as bob:
+                await answers(bob)  # nobody has moved the router: joins work to the end
+            await client.apply(wish(leaving(router_entry("a", 0))))
+            assert (await closed(alice))[0] == DIAL_AGAIN  # it has not joined, so there is nothing to move
+            async with attached(server, "carol") as carol:
+                assert (await closed(carol))[0] == DIAL_AGAIN
+            key = router_key("shop", "a")
+            await client.until(lambda: vacant(client, key), "the router is vacant")
+        await client.apply({})
+        begin = time.monotonic()
         assert await server.ended() == 0
+        assert time.monotonic() - begin < EMPTY_PATIENCE
+
+
+def vacant(client: ControlClient, key: str) -> bool:
+    state = client.reported[key]
+    return isinstance(state, RouterState) and state.leaving and state.vacant
+
+
+async def test_without_an_operator_the_drain_ends_with_the_last_participant(make_server: MakeServer) -> None:
+    server = make_server()
+    async with running(server, "--drain-timeout=1h"):
+        pass
+    async with attached(server, "alice") as alice:
+        await answers(alice)
+        server.send(signal.SIGTERM)
+        await answers(alice)
+    assert await server.ended() == 0
+
+
+async def test_an_operator_that_moves_nothing_is_not_waited_for_long(make_server: MakeServer) -> None:
+    server = make_server()
+    async with running(server, "--drain-timeout=1h"):
+        begin = time.monotonic()
+        server.send(signal.SIGTERM)
+        assert await server.ended() == 0
+        assert time.monotonic() - begin > EMPTY_PATIENCE - 0.5
 
 
 async def test_a_second_sigterm_ends_the_drain(make_server: MakeServer, until: Until) -> None:

@@ -253,3 +253,25 @@ async def test_draining_opens_nothing_more(world: World) -> None:
     await world.until(lambda: ROUTER_KEY in world.converger.problems)
     assert world.converger.problems[ROUTER_KEY].reason == "Draining"
     assert world.host.log == []
+
+
+async def test_an_open_router_is_told_that_it_is_left(world: World) -> None:
+    world.converger.set_desired(DESIRED)
+    await world.until(lambda: len(world.host.log) == 2)
+    leaving = msgspec.structs.replace(ROUTER, leaving=True)
+    world.converger.set_desired({**DESIRED, ROUTER_KEY: leaving})
+    await world.until(lambda: len(world.host.log) == 3)
+    world.converger.set_desired(DESIRED)
+    await world.until(lambda: len(world.host.log) == 4)
+    assert world.host.log == ["open a on 0", "link a z", "a leaves", "a stays"]
+
+
+async def test_a_router_is_told_that_it_is_left_though_it_was_being_opened(world: World) -> None:
+    world.host.gate.clear()
+    world.converger.set_desired(DESIRED)
+    await world.until(lambda: len(world.host.log) == 1)
+    leaving = msgspec.structs.replace(ROUTER, leaving=True)
+    world.converger.set_desired({**DESIRED, ROUTER_KEY: leaving})
+    world.host.gate.set()
+    await world.until(lambda: len(world.host.log) == 3)
+    assert world.host.log == ["open a on 0", "a leaves", "link a z"]

@@ -127,6 +127,15 @@ def test_links_close_before_their_routers() -> None:
     assert decide({}, actual(A)).steps == (CloseRouter(KEY_A, "no longer desired"),)
 
 
+def test_a_router_that_is_to_be_left_is_not_opened_anew() -> None:
+    entry = link("a", "z")
+    leaving = msgspec.structs.replace(A, leaving=True)
+    assert decide(wanted(leaving, entry), actual(A, entry)).steps == ()
+    assert decide(wanted(A, entry), actual(leaving, entry)).steps == ()
+    other = msgspec.structs.replace(leaving, worker_slot=1)
+    assert decide(wanted(other), actual(A)).steps == (CloseRouter(KEY_A, "changed"),)
+
+
 def test_a_router_that_moved_slot_is_closed_with_its_links_then_opened() -> None:
     moved = router("a", slot=1)
     desired = wanted(moved, link("a", "z"))

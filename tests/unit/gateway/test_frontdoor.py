@@ -7,10 +7,12 @@ import time
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import structlog
+from contract.control_contract import desired, router_entry
 
-from mediaserver.control.contract import router_key
+from mediaserver.control.contract import LeavingState, router_key
 from mediaserver.gateway.frontdoor import Limits
 
 
@@ -184,6 +186,54 @@ async def test_a_router_that_the_server_does_not_have(one: Any) -> None:
     link = one.gateway.links.all()[0]
     await one.until(lambda: not link.router_ready(("shop", "r0")))
     assert await one.refused() == (4002, "no router is ready")
+
+
+async def went_to(world: Any, socket: Any) -> str:
+    """The router that a participant was brought to."""
+    await socket.send_str("hello")
+    assert await socket.receive_str(timeout=5) == "hello"
+    for server in world.participants:
+        for arrival in server.arrivals:
+            return str(arrival.router)
+    raise AssertionError("nowhere")
+
+
+def leave(world: Any, index: int, **faults: Any) -> None:
+    for name, value in faults.items():
+        setattr(world.servers[index].faults, name, value)
+    world.servers[index].report()
+
+
+async def test_a_server_that_ends_is_skipped_while_another_one_is_there(world: Any) -> None:
+    await world.add_servers(2)
+    leave(world, 0, leaving=LeavingState(reason="SIGTERM", deadline=60))
+    await world.until(lambda: any(link.leaving for link in world.gateway.links.all()))
+    assert await went_to(world, await world.dial()) == "shop/r1"
+
+
+async def test_a_server_that_is_drained_is_skipped_while_another_one_is_there(world: Any) -> None:
+    await world.add_servers(2)
+    spec = {"clusterRef": {"name": "main"}, "endpoint": {"address": world.servers[0].endpoint}}
+    world.api.put("mediaservers", "media", "main-0", spec=spec, status={"drain": {"reason": "Requested"}})
+    await world.until(lambda: any(server.draining for server in world.gateway.directory.servers.values()))
+    assert await went_to(world, await world.dial()) == "shop/r1"
+
+
+async def test_a_router_that_is_left_is_skipped_and_servers_that_end_are_better(world: Any) -> None:
+    await world.add_servers(2)
+    entry = msgspec.structs.replace(router_entry("r0", 0), leaving=True)
+    world.servers[0].set_desired(desired(entry))
+    leave(world, 1, leaving=LeavingState(reason="SIGTERM", deadline=60))
+    links = world.gateway.links.all
+    await world.until(lambda: any(link.router_leaving(("shop", "r0")) for link in links()))
+    await world.until(lambda: any(link.leaving for link in links()))
+    assert await went_to(world, await world.dial()) == "shop/r1"
+
+
+async def test_with_nothing_else_left_a_server_that_ends_takes_participants(one: Any) -> None:
+    leave(one, 0, leaving=LeavingState(reason="SIGTERM", deadline=60))
+    await one.until(lambda: one.gateway.links.all()[0].leaving)
+    assert await went_to(one, await one.dial()) == "shop/r0"
 
 
 async def test_a_session_made_just_now(world: Any) -> None:

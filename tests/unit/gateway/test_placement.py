@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +35,15 @@ def test_own_placements_count_for_a_while() -> None:
 def test_not_ready_by_status_comes_last_but_comes() -> None:
     routers = [candidate("a", 0, ready=False), candidate("b", 9)]
     assert names(Placements().order(routers, 0)) == ["b", "a"]
+
+
+def test_who_leaves_comes_last_but_comes() -> None:
+    routers = [
+        replace(candidate("a", 0), leaving=2),
+        replace(candidate("b", 3), leaving=1),
+        candidate("c", 9, ready=False),
+    ]
+    assert names(Placements().order(routers, 0)) == ["c", "b", "a"]
 
 
 def test_who_refused_comes_last_for_a_while() -> None:

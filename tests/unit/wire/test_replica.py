@@ -167,3 +167,33 @@ def test_nothing_changed_sends_nothing() -> None:
     assert sender.update({}) is None
     assert sender.update({"a": Entry(1)}) is not None
     assert sender.update({"a": Entry(1)}) is None
+
+
+class Kind(msgspec.Struct, frozen=True, tag="known"):
+    number: int
+
+
+class OtherKind(msgspec.Struct, frozen=True, tag="other"):
+    number: int
+
+
+class NewKind(msgspec.Struct, frozen=True, tag="new"):
+    text: str
+
+
+def test_kinds_that_only_a_newer_sender_knows_can_be_ignored() -> None:
+    sender: Sender[Kind | OtherKind | NewKind] = Sender()
+    receiver: Receiver[Kind | OtherKind] = Receiver(Kind | OtherKind, ignore_unknown=True)
+    strict: Receiver[Kind | OtherKind] = Receiver(Kind | OtherKind)
+    first = sender.update({"a": Kind(1), "b": NewKind("x")})
+    assert first is not None
+    receiver.apply(over_the_wire(first))
+    assert receiver.entries == {"a": Kind(1)}
+    assert receiver.digest == sender.digest
+    with pytest.raises(msgspec.ValidationError):
+        strict.apply(over_the_wire(first))
+    second = sender.update({"a": NewKind("y"), "b": OtherKind(2)})
+    assert second is not None
+    receiver.apply(over_the_wire(second))
+    assert receiver.entries == {"b": OtherKind(2)}
+    assert receiver.digest == sender.digest

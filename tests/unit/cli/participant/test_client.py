@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -209,3 +210,78 @@ async def test_sources_have_names_of_their_own(server: Server) -> None:
         with pytest.raises(Exception, match="does not allow"):
             await participant.publish(synthetic("audio"))
         assert participant.sources == {}
+
+
+def asks_to_move(*codes: int, within: float = 5.0) -> Script:
+    """Joined, then asked to attach elsewhere; closed with each code, if any."""
+
+    async def script(socket: web.WebSocketResponse) -> None:
+        await welcome(socket)
+        await socket.send_json(
+            {"notification": True, "method": "reattach", "data": {"reason": "moves", "within": within}}
+        )
+        for code in codes:
+            await asyncio.sleep(0.2)
+            await socket.close(code=code, message=b"the router moves")
+        async for _ in socket:
+            pass
+
+    return script
+
+
+async def test_it_attaches_elsewhere_before_it_leaves(server: Server) -> None:
+    joins: list[Any] = []
+    goodbyes: list[str] = []
+
+    async def first(socket: web.WebSocketResponse) -> None:
+        await asks_to_move()(socket)
+        goodbyes.append("old")
+
+    async def second(socket: web.WebSocketResponse) -> None:
+        assert not goodbyes, "the older attachment goes on"
+        async for message in socket:
+            frame = json.loads(message.data)
+            if frame["method"] == "join":
+                joins.append(frame["data"])
+            data = {
+                "getRouterRtpCapabilities": {"codecs": [], "headerExtensions": []},
+                "join": {"peers": [], "resume": None, "router": "shop/b"},
+            }[frame["method"]]
+            await socket.send_json({"response": True, "id": frame["id"], "ok": True, "data": data})
+
+    server.scripts = [first, second]
+    events: list[Any] = []
+    async with Participant(server.url, token(), on_event=events.append) as participant:
+        await eventually(lambda: participant.joins == 2 and goodbyes)
+        assert participant.attached
+        assert participant.router == "shop/b"
+    assert [type(event) for event in events] == [Joined, Joined]
+    assert joins[0]["reattach"] is True
+
+
+async def test_it_stays_where_it_is_while_there_is_no_other_place(server: Server) -> None:
+    server.scripts = [
+        asks_to_move(),
+        closes(4001, "the router moves", joined=False),
+        closes(4002, "full", joined=False),
+        stays,
+    ]
+    events: list[Any] = []
+    async with Participant(server.url, token(), on_event=events.append) as participant:
+        await eventually(lambda: participant.joins == 2)
+        assert participant.attached
+    assert [type(event) for event in events] == [Joined, Joined]
+    assert len(server.dials) == 4
+
+
+async def test_when_time_is_over_it_dials_again_as_after_any_4001(server: Server) -> None:
+    server.scripts = [asks_to_move(4001, within=0.1), breaks_before_join, stays]
+    events: list[Any] = []
+    async with Participant(server.url, token(), on_event=events.append) as participant:
+        await eventually(lambda: participant.joins == 2)
+    assert [type(event) for event in events] == [Joined, Left, Joined]
+    assert events[1].code == 4001
+
+
+async def breaks_before_join(socket: web.WebSocketResponse) -> None:
+    await socket.close(code=1011)
