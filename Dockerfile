@@ -28,7 +28,8 @@ RUN mkdir -p mediaserver/mediasoup \
  && strip /opt/mafalda/libexec/mediasoup-worker
 
 # Other people's packages, pinned by hash. The virtual environment has no pip. Byte code is compiled here, and trusted
-# without a look at the source: the image is read-only, and its files' times are not to be relied upon.
+# without a look at the source: the image is read-only, and its files' times are not to be relied upon. The Kubernetes
+# client's generated models, a quarter of the whole, are kept as byte code without texts only.
 FROM tools AS packages
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/mafalda
 COPY requirements/image.txt requirements/
@@ -36,8 +37,12 @@ RUN /pip/bin/pip --python /opt/mafalda/bin/python install --quiet --no-compile -
       -r requirements/image.txt \
  && cd /opt/mafalda && rm -rf bin/[Aa]ctivate* include \
  && find lib -type d -name tests -prune -exec rm -rf {} + \
- && find lib -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash lib
+ && find lib -type f \( -name '*.pyi' -o -name '*.py[xd]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*_test.py' \) -delete \
+ && find lib -type f -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
+ && cd lib/python3*/site-packages/kubernetes \
+ && python3 -m compileall -q -j 0 -b -o 2 --invalidation-mode unchecked-hash client aio/client \
+ && find client aio/client -name '*.py' -delete \
+ && cd /opt/mafalda && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash lib
 
 # This project, as a wheel, laid out as it comes to lie in the virtual environment.
 FROM packages AS project
