@@ -78,8 +78,9 @@ class Reflector(Generic[ObjectT]):
                 while True:
                     version = await self._watch(version)
             except (ApiError, msgspec.DecodeError) as error:
+                if not self.problem:  # told once, until it answers again
+                    log.warning("the API server cannot be followed", kind=self.plural, error=str(error))
                 self.problem = str(error)
-                log.warning("the API server cannot be followed", kind=self.plural, reason=str(error))
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, MAX_PAUSE)
 
@@ -102,6 +103,8 @@ class Reflector(Generic[ObjectT]):
 
     def _heard(self) -> None:
         self.last_heard = self._clock()
+        if self.problem:
+            log.info("the API server is followed again", kind=self.plural)
         self.problem = ""
 
     def _take(self, event: _Event, version: str) -> str:

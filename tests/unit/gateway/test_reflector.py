@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from doubles.api import FakeApi
+from structlog.testing import capture_logs
 
 from mediaserver.gateway import reflector as module
 from mediaserver.gateway.directory import Signal
@@ -95,10 +96,12 @@ async def test_garbage_lists_anew(followed: Followed, line: bytes) -> None:
 
 async def test_the_api_goes_away(followed: Followed) -> None:
     followed.api.down = True
-    followed.api.end_watches()
-    async with asyncio.timeout(5):
-        while len(followed.api.reads) < 6:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    with capture_logs() as told:
+        followed.api.end_watches()
+        async with asyncio.timeout(5):
+            while len(followed.api.reads) < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    assert [line["event"] for line in told] == ["the API server cannot be followed"]
     assert followed.names == {"a"}
     assert "connection refused" in followed.reflector.problem
     assert followed.reflector.synced.is_set()

@@ -25,7 +25,7 @@ class PortTakenError(StartFailedError):
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """What is needed to start its API server again."""
+    """What is needed to start its processes again."""
 
     binaries: Binaries
     paths: Paths
@@ -35,6 +35,10 @@ class ControlPlane:
     @property
     def url(self) -> str:
         return f"https://{HOST}:{self.ports.apiserver}"
+
+    def spawn_etcd(self) -> None:
+        command = components.etcd_command(self.binaries, self.paths, self.ports)
+        ProcessGroup(self.paths.directory).spawn("etcd", command)
 
     def spawn_apiserver(self) -> None:
         command = components.apiserver_command(self.binaries, self.paths, self.ports, self.etcd_prefix)
@@ -81,7 +85,7 @@ def boot(paths: Paths, binaries: Binaries, timeout: float) -> ControlPlane:
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         ports = Ports(picker.port(), picker.port(), picker.port())
         plane = ControlPlane(binaries, paths, ports, etcd_prefix=f"/mafalda-{secrets.token_hex(4)}")
-        processes.spawn("etcd", components.etcd_command(binaries, paths, ports))
+        plane.spawn_etcd()
         plane.spawn_apiserver()
         try:
             plane.await_ready(deadline)

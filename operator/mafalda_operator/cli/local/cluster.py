@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -184,9 +184,27 @@ class LocalCluster:
         """Starts the API server again, on its old port, and returns when it answers. Raises
         StartFailedError.
         """
-        plane, deadline = self._plane(), time.monotonic() + timeout
+        plane = self._plane()
+        self._start(plane, plane.spawn_apiserver, timeout)
+
+    def stop_etcd(self, *, grace: float = 5.0) -> None:
+        """Ends etcd, as a crash would with `grace=0`; the API server runs on without it. It may be started
+        again.
+        """
+        self._plane()
+        self.processes.stop(["etcd"], grace=grace)
+
+    def start_etcd(self, *, timeout: float = _START_TIMEOUT) -> None:
+        """Starts etcd again with its data, and returns when the API server serves. Raises
+        StartFailedError.
+        """
+        plane = self._plane()
+        self._start(plane, plane.spawn_etcd, timeout)
+
+    def _start(self, plane: ControlPlane, spawn: Callable[[], None], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         while True:
-            plane.spawn_apiserver()
+            spawn()
             try:
                 plane.await_ready(deadline)
             except PortTakenError:  # connections of one that was killed may hold its port for a moment
