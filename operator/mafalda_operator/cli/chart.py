@@ -15,8 +15,8 @@ import click
 import yaml
 
 from mafalda_operator.cli.durations import DURATION
-from mafalda_operator.cli.hooks import HookError, apply_cluster, delete_clusters, sweep
-from mafalda_operator.effects.api import KubeApi
+from mafalda_operator.cli.hooks import JOBS, HookError, apply_cluster, delete_clusters, sweep
+from mafalda_operator.effects.api import LEASES, PODS, SECRETS, KubeApi
 from mafalda_operator.effects.credentials import Credentials
 from mafalda_operator.effects.errors import KubeError
 from mafalda_operator.model import parse_duration
@@ -108,15 +108,20 @@ def delete(
 @click.option("--namespace", required=True, help="Where the operator ran.")
 @click.option("--secret", "secrets", multiple=True, help="A Secret to delete. Repeatable.")
 @click.option("--lease", "leases", multiple=True, help="A Lease to delete. Repeatable.")
+@click.option("--job", "jobs", multiple=True, help="A Job to delete. Repeatable.")
+@click.option("--pod", "pods", multiple=True, help="A pod to delete. Repeatable.")
 @_KUBECONFIG
 def sweep_command(
-    namespace: str, secrets: tuple[str, ...], leases: tuple[str, ...], kubeconfig: Path | None
+    namespace: str,
+    secrets: tuple[str, ...],
+    leases: tuple[str, ...],
+    jobs: tuple[str, ...],
+    pods: tuple[str, ...],
+    kubeconfig: Path | None,
 ) -> None:
-    """Delete what an operator that is gone made in its own namespace."""
-    with_api(
-        kubeconfig,
-        lambda api: sweep(api, namespace=namespace, secrets=secrets, leases=leases, say=click.echo),
-    )
+    """Delete what an operator that is gone, or hooks, left in the release's namespace."""
+    names = {SECRETS: secrets, LEASES: leases, JOBS: jobs, PODS: pods}
+    with_api(kubeconfig, lambda api: sweep(api, namespace, names, say=click.echo))
 
 
 def with_api(kubeconfig: Path | None, work: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from mafalda_operator.effects.api import CLUSTERS, LEASES, SECRETS, KubeApi, Object, Resource
+from mafalda_operator.effects.api import CLUSTERS, PODS, KubeApi, Object, Resource
 from mafalda_operator.effects.errors import (
     ApiUnavailable,
     Conflict,
@@ -23,7 +23,7 @@ MANAGER = "mafalda-chart"
 POLL_SECONDS = 0.5
 FAULT_SECONDS = 30.0
 """How long faults of the API server are waited out: it answers 500 for a field that it does not know yet."""
-PODS = Resource("Pod", "pods")
+JOBS = Resource("Job", "jobs", "batch", "v1")
 _INSTANCE = "app.kubernetes.io/instance"
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
@@ -123,12 +123,10 @@ async def delete_clusters(
         say("there is no MediaCluster to delete")
 
 
-async def sweep(
-    api: KubeApi, *, namespace: str, secrets: Iterable[str], leases: Iterable[str], say: Say
-) -> None:
+async def sweep(api: KubeApi, namespace: str, names: Mapping[Resource, Iterable[str]], *, say: Say) -> None:
     """Delete them; one that is not there is passed over."""
-    for resource, names in ((SECRETS, secrets), (LEASES, leases)):
-        for name in names:
+    for resource, wanted in names.items():
+        for name in wanted:
             try:
                 found = await api.get(resource, namespace, name)
                 await api.delete(resource, namespace, name, uid=found["metadata"]["uid"])

@@ -145,13 +145,16 @@ def test_clusters_of_others_are_not_left_without_an_operator(release: Release) -
 def test_what_the_operator_made_is_swept_up(release: Release) -> None:
     for name in ("mafalda-ca", "users-own"):
         release.kubectl("create", "secret", "generic", name)
+    release.kubectl("create", "job", "mafalda-apply-cluster", "--image=none")
     done = release.hook(
-        *("sweep", f"--namespace={NAMESPACE}", "--secret=mafalda-ca", "--secret=gone", "--lease=gone")
+        *("sweep", f"--namespace={NAMESPACE}", "--secret=mafalda-ca", "--secret=gone", "--lease=gone"),
+        "--job=mafalda-apply-cluster",
     )
     assert done.exit_code == 0, done.output
     secrets = release.names("secrets")
     assert "secret/users-own" in secrets
     assert "secret/mafalda-ca" not in secrets
+    assert not release.names("jobs")
     release.kubectl("delete", "secret", "users-own")
 
 

@@ -55,6 +55,9 @@ hooks     media-b         pods                                    list
 sweep     mafalda-system  secrets:mafalda-ca                      get delete
 sweep     mafalda-system  secrets:mafalda-gateway-tls             get delete
 sweep     mafalda-system  coordination.k8s.io/leases:mafalda-operator  get delete
+sweep     mafalda-system  batch/jobs:mafalda-apply-cluster        get delete
+sweep     mafalda-system  batch/jobs:mafalda-delete-clusters      get delete
+sweep     mafalda-system  pods:mafalda-check                      get delete
 check     media-b         mafalda.io/mediasessions                create get delete
 check     media-b         mafalda.io/mediaclusters                get
 check     media-b         secrets:main-token-keys                 get
