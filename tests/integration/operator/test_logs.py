@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from integration.operator.world import OperatorProcess, World
-from mafalda_operator.effects.api import SESSIONS
+from mafalda_operator.effects.api import SECRETS, SESSIONS
 
 UNDER_WAY = {"Scheduling", "Opening", "ServerLost", "HeardByPeer"}
 """Why it may be told not to be ready meanwhile, if the machine is slow enough for its status to say so."""
@@ -74,6 +74,9 @@ async def test_the_story_of_a_session_from_apply_to_delete(world: World) -> None
     assert server in scheduled["message"]
     assert len(told(operator, reason="ServerLost", server=f"{world.name}/{server}")) == 1
     assert all({"ts", "level", "message", "reason", "session"} <= line.keys() for line in story)
+    secret = await world.api.get(SECRETS, world.name, "main-token-keys")
+    kept = [*secret["data"].values(), world.key_file.read_text()]
+    assert not [key for key in kept if key in operator.output]
 
 
 async def test_why_a_session_is_not_accepted_is_told_once(world: World) -> None:

@@ -94,8 +94,11 @@ async def test_a_leader_that_ends_in_order_hands_over_at_once(world: World) -> N
         return "standing by" in world.operators[1].output
 
     await world.eventually(standing_by, "standing by")
+    asked = time.monotonic()
     assert await leader.end() == 0
     started = time.monotonic()
+    print(f"the leader ended {started - asked:.1f} s after SIGTERM")
+    assert started - asked < 5  # a pod is given 30
     await world.session("one")
     await world.ready("one")
     assert time.monotonic() - started < 5
