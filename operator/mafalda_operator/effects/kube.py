@@ -79,7 +79,7 @@ class Actor:
         store: Store,
         *,
         on_refusal: Callable[[ObjectKey, Refusal], None],
-        on_object_refusal: Callable[[ObjectRef, Refusal], None],
+        on_object_refusal: Callable[[ObjectRef, Refusal | None], None],
         on_token_keys: Callable[[ObjectKey, Object], None],
         clock: Callable[[], float],
         story: Story,
@@ -102,6 +102,8 @@ class Actor:
         except (ApiRefused, ApiUnavailable, QueueFullError) as error:
             return self._failed(action, subject, error)
         self._backoffs.pop(subject, None)
+        if isinstance(action, PodAction):
+            self._on_object_refusal(subject, None)
         return None
 
     def _failed(self, action: Action, subject: ObjectRef, error: Exception) -> Failed:
@@ -121,7 +123,8 @@ class Actor:
         if isinstance(action, CreateRouter):
             self._on_refusal(action.key, Refusal(_refusal_reason(error), _refusal_message(error), at))
         elif isinstance(action, PodAction):
-            self._on_object_refusal(subject, Refusal(_refusal_reason(error), _refusal_message(error), at))
+            refusal = Refusal(_refusal_reason(error), _refusal_message(error), at, passing=not patient)
+            self._on_object_refusal(subject, refusal)
         return Failed(_scope(action), at)
 
     async def _carry_out(self, action: Action) -> None:
@@ -142,7 +145,7 @@ class Actor:
             await self._pods.carry_out(action)
         except Forbidden as error:
             if isinstance(action, CreatePod):
-                raise await self._explained(PODS, action.key.namespace, error) from error
+                raise await self._explained(PODS, action.key.namespace, error, "NotAdmitted") from error
             raise
         self._story.acted(action)
 
@@ -172,7 +175,7 @@ class Actor:
                 raise
             router = await self._existing(action, error)
         except Forbidden as error:
-            raise await self._explained(ROUTERS, action.key.namespace, error) from error
+            raise await self._explained(ROUTERS, action.key.namespace, error, "QuotaExceeded") from error
         self._store.put("MediaRouter", router)
         self._story.acted(action)
 
@@ -185,8 +188,10 @@ class Actor:
         self._store.put("MediaRouter", router)
         raise error
 
-    async def _explained(self, resource: Resource, namespace: str, error: Forbidden) -> ApiRefused:
-        """Whether RBAC forbids, or (RBAC allowing) a quota, or another admission plugin."""
+    async def _explained(
+        self, resource: Resource, namespace: str, error: Forbidden, reason: str
+    ) -> ApiRefused:
+        """Whether RBAC forbids, or (RBAC allowing; by ``reason``) a quota or another admission plugin."""
         if error.namespace_terminating or not error.about:
             return error
         attributes = {
@@ -197,7 +202,7 @@ class Actor:
         }
         review = await self._api.create(ACCESS_REVIEWS, None, {"spec": {"resourceAttributes": attributes}})
         if (review.get("status") or {}).get("allowed"):
-            return Forbidden(error.status, "QuotaExceeded", error.message, retry_after=error.retry_after)
+            return Forbidden(error.status, reason, error.message, retry_after=error.retry_after)
         return error
 
     async def _delete_router(self, action: DeleteRouter) -> None:

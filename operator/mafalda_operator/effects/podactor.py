@@ -16,6 +16,8 @@ from mafalda_operator.planning.actions import (
     SetFinalizer,
 )
 
+_ATTEMPTS = 3
+
 
 class Store(Protocol):
     """Where answers go."""
@@ -103,7 +105,16 @@ class PodActor:
         self._store.put(resource.kind, changed)
 
     async def _set_finalizer(self, action: SetFinalizer) -> None:
-        """Leaves everybody else's finalizers alone. Raises Conflict when the object changed meanwhile."""
+        """Leaves everybody else's finalizers alone. Raises Conflict when the object changes all the time."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                await self._try_finalizer(action)
+            except Conflict:  # our own status write, say, came between reading and writing
+                continue
+            return
+        await self._try_finalizer(action)
+
+    async def _try_finalizer(self, action: SetFinalizer) -> None:
         namespace, name = action.cluster
         try:
             cluster = await self._api.get(CLUSTERS, namespace, name)

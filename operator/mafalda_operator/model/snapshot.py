@@ -254,9 +254,13 @@ class Inventory:
             self.followed[namespace] = problem
         return Scope(clusters=frozenset(key for key in self.clusters if key.namespace == namespace))
 
-    def put_object_refusal(self, ref: ObjectRef, refusal: Refusal) -> None:
-        """Remember that the API server would not make this object. The planner's wake-up retries it."""
-        self.object_refusals[ref] = refusal
+    def put_object_refusal(self, ref: ObjectRef, refusal: Refusal | None) -> None:
+        """Remember that the API server would not make this object; None: it has. The planner's wake-up
+        retries it."""
+        if refusal is None:
+            self.object_refusals.pop(ref, None)
+        else:
+            self.object_refusals[ref] = refusal
 
     def wants_pods(self, cluster: ObjectKey) -> bool:
         """Whether a cluster has pods, wants some, or is to be let go once it has none."""

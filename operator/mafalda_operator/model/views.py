@@ -180,3 +180,5 @@ class Refusal:
     """QuotaExceeded, Forbidden, Invalid, …"""
     message: str
     retry_at: float
+    passing: bool = False
+    """It may well succeed next time, so nobody has to be told."""

@@ -19,6 +19,12 @@ SLOW_START = 60.0
 """Seconds after which a container that is still being created is a problem."""
 
 _IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_REMEDIES = {
+    "NotAdmitted": "; raise the quota, or allow the namespace what it names (HostNetwork needs the Pod"
+    " Security level privileged: label pod-security.kubernetes.io/enforce)",
+    "Forbidden": "; allow it to the operator's account (chart: add the namespace to mediaNamespaces)",
+    "Invalid": "; correct it in spec of the MediaCluster",
+}
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
@@ -134,7 +140,8 @@ def _refused(judged: PodPlan, snapshot: Snapshot) -> Trouble | None:
     mine = {pod.key for pod in judged.pods}
     found: list[tuple[ObjectRef, Refusal]] = []
     for ref, refusal in snapshot.object_refusals.items():
-        if ref.key.namespace == namespace and _is_of(ref, judged.cluster, mine):
+        told = ref.key.namespace == namespace and not refusal.passing
+        if told and _is_of(ref, judged.cluster, mine):
             found.append((ref, refusal))
     if not found:
         return None
@@ -145,7 +152,8 @@ def _refused(judged: PodPlan, snapshot: Snapshot) -> Trouble | None:
         return None
     else:
         what = f"{ref} can't be made or changed"
-    return Trouble(refusal.reason, f"{what}: {refusal.message}")
+    remedy = _REMEDIES.get(refusal.reason, "")
+    return Trouble(refusal.reason, f"{what}: {refusal.message}{remedy}")
 
 
 def _is_of(ref: ObjectRef, cluster: MediaCluster, pods: set[ObjectKey]) -> bool:
@@ -160,10 +168,10 @@ def _base(pod: str) -> str:
 
 
 def _tls_trouble(cluster: MediaCluster, snapshot: Snapshot) -> Trouble | None:
-    """What of the pods' certificate keeps them from starting; one that ends soon does not."""
+    """What of the pods' certificate keeps them from starting; the rest of its faults is told by Ready."""
     secret = snapshot.tls.get(cluster.key)
     fault = tls_fault(secret, snapshot.wall_time)
-    if fault is None or secret is None or secret.state in ("Good", "Pending"):
+    if fault is None or secret is None or secret.state in ("Good", "Pending", "Off"):
         return None
     return Trouble(*fault)
 

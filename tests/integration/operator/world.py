@@ -144,7 +144,10 @@ class World:
     # -- looking ----------------------------------------------------------------------------------------
 
     async def condition(self, resource: Resource, name: str, kind: str) -> dict[str, str]:
-        obj = await self.api.get(resource, self.name, name)
+        try:
+            obj = await self.api.get(resource, self.name, name)
+        except NotFound:
+            return {}
         conditions = (obj.get("status") or {}).get("conditions") or []
         return next((one for one in conditions if one["type"] == kind), {})
 
