@@ -215,7 +215,7 @@ def pod_actions(
     retries: list[float] = []
     names = _names(judged, snapshot, memory)
     if _may_create(judged, snapshot):
-        for key in names:
+        for key in names[: judged.missing]:
             refusal = snapshot.object_refusals.get(ObjectRef("Pod", key))
             if refusal is None or refusal.retry_at <= snapshot.now:
                 actions.append(_create(judged, key))
@@ -276,10 +276,9 @@ def asked(cluster: MediaCluster, memory: Memory) -> tuple[ObjectKey, ...]:
 
 
 def _names(judged: PodPlan, snapshot: Snapshot, memory: Memory) -> tuple[ObjectKey, ...]:
-    """As many as pods are missing: those asked for before first."""
-    names = [
-        key for key in asked(judged.cluster, memory) if key not in snapshot.pods and not _taken(key, snapshot)
-    ][: judged.missing]
+    """At least as many as pods are missing: those asked for before first, for they may exist unseen."""
+    before = asked(judged.cluster, memory)
+    names = [key for key in before if key not in snapshot.pods and not _taken(key, snapshot)]
     used: Collection[ObjectKey] = {*snapshot.pods, *snapshot.servers, *memory.pod_names}
     for number in range(judged.missing - len(names)):
         seed = f"{judged.cluster.uid}/{snapshot.wall_time}/{snapshot.now}/{number}"

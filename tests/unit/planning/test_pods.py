@@ -257,6 +257,19 @@ def test_an_uncertain_create_is_asked_for_again_by_the_same_name() -> None:
     assert {pod.key for pod in world.pods} == set(world.made)
 
 
+def test_an_uncertain_name_is_not_forgotten_by_scaling_down_and_up() -> None:
+    world = PodWorld({"replicas": 1})
+    world.turn()
+    world.lose_answers = True
+    world.turn()
+    world.change(replicas=0)
+    world.turn()
+    world.change(replicas=1)
+    world.turn()
+    world.turn()
+    assert len(world.made) == 1
+
+
 def test_a_refused_create_waits_for_its_time() -> None:
     world = PodWorld({"replicas": 2})
     world.turn()
