@@ -31,6 +31,7 @@ class SecretApi:
 
     def delete(self, namespace: str, name: str) -> None:
         gone = self.objects.pop((namespace, name))
+        gone["metadata"]["resourceVersion"] = str(next(self._versions))
         for queue in self._watches[namespace, name]:
             queue.put_nowait({"type": "DELETED", "object": gone})
 

@@ -45,6 +45,8 @@ class WatchedSecrets(Generic[ContentT]):
         self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._held: dict[ObjectKey, ContentT] = {}
+        self._versions: dict[ObjectKey, int] = {}
+        """As of which resource version each is held."""
 
     def get(self, secret: ObjectKey) -> ContentT | None:
         """None: not read yet."""
@@ -59,9 +61,9 @@ class WatchedSecrets(Generic[ContentT]):
             self._start(secret)
 
     def put(self, secret: ObjectKey, obj: Object) -> None:
-        """What the API server answered to our own write; the watch will say the same later."""
-        if secret in self._tasks:
-            self._take(secret, obj)
+        """What the API server answered to our own write, unless the watch has said more since."""
+        if secret in self._tasks and not self._is_old(secret, obj):
+            self._take(secret, obj, _version(obj))
 
     async def close(self) -> None:
         self.set_wanted(())
@@ -76,6 +78,7 @@ class WatchedSecrets(Generic[ContentT]):
     def _end(self, secret: ObjectKey) -> None:
         task = self._tasks.pop(secret)
         self._held.pop(secret, None)
+        self._versions.pop(secret, None)
         task.cancel()
         self._ending.add(task)
 
@@ -103,7 +106,7 @@ class WatchedSecrets(Generic[ContentT]):
     async def _read_and_watch(self, secret: ObjectKey) -> None:
         selector = f"metadata.name={secret.name}"
         listing = await self._api.list(SECRETS, secret.namespace, field_selector=selector)
-        self._take(secret, listing.items[0] if listing.items else None)
+        self._take(secret, listing.items[0] if listing.items else None, listing.resource_version)
         async for event in self._api.watch(
             SECRETS,
             secret.namespace,
@@ -112,9 +115,16 @@ class WatchedSecrets(Generic[ContentT]):
             seconds=WATCH_SECONDS,
         ):
             if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
-                self._take(secret, event["object"] if event["type"] != "DELETED" else None)
+                obj = event["object"]
+                # Our own write's answer may have come before the events that led there.
+                if not self._is_old(secret, obj):
+                    self._take(secret, obj if event["type"] != "DELETED" else None, _version(obj))
 
-    def _take(self, secret: ObjectKey, obj: Object | None) -> None:
+    def _is_old(self, secret: ObjectKey, obj: Object) -> bool:
+        return 0 < _version(obj) < self._versions.get(secret, 0)
+
+    def _take(self, secret: ObjectKey, obj: Object | None, version: int) -> None:
+        self._versions[secret] = version
         content = self._read(secret, obj)
         if self._held.get(secret) != content:
             self._held[secret] = content
@@ -126,6 +136,11 @@ class KeySecrets(WatchedSecrets[KeySecret]):
 
     def __init__(self, api: KubeApi, on_change: Callable[[ObjectKey], None]) -> None:
         super().__init__(api, _read_keys, on_change, what="token keys")
+
+
+def _version(obj: Object) -> int:
+    """0: it does not say."""
+    return int((obj.get("metadata") or {}).get("resourceVersion") or 0)
 
 
 def _read_keys(secret: ObjectKey, obj: Object | None) -> KeySecret:

@@ -22,7 +22,7 @@ from mafalda_operator.effects.errors import NotFound
 
 from mediaserver.control.contract import RouterEntry
 from mediaserver.control.fake import FakeMediaServer, FakeNetwork
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import ClusterKey, Credential
 
 ROOT = Path(__file__).parents[3]
 _numbers = itertools.count(1)
@@ -66,7 +66,10 @@ class World:
         self.name = f"world-{next(_numbers)}-{secrets.token_hex(3)}"
         self.key_file = self.directory / "cluster.key"
         self.key_file.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
-        self.key = ClusterKey.load(self.key_file)
+        self.key: Credential = ClusterKey.load(self.key_file)
+        """Of the fake media servers."""
+        self.credential = ("--cluster-key-file", str(self.key_file))
+        """Of operators."""
         self.api = KubeApi(Credentials(self.kubeconfig))
         await self.api.create(NAMESPACES, None, {"metadata": {"name": self.name}})
         return self
@@ -129,7 +132,7 @@ class World:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "mafalda_operator", "--kubeconfig", str(kubeconfig or self.kubeconfig)),
-                *("--cluster-key-file", str(self.key_file), "--metrics-listen", "127.0.0.1:0"),
+                *(*self.credential, "--metrics-listen", "127.0.0.1:0"),
                 *("--lease-namespace", self.name, "--identity", identity, "--namespace", self.name),
                 *(("--log-level", "debug") if os.environ.get("MAFALDA_DEBUG") else ()),
                 *arguments,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
@@ -318,3 +319,17 @@ async def test_no_key_is_logged(api: SecretApi) -> None:
     assert logs
     assert "PRIVATE" not in str(logs)
     assert "BEGIN" not in str(logs)
+
+
+async def test_what_others_did_before_our_writes_answer_came_is_not_forgotten(
+    keeper: Keeper, api: SecretApi
+) -> None:
+    """The watch tells of it first; the answer is older news then."""
+    answer = copy.deepcopy(api.objects[MAIN])
+    api.put(*MAIN, metadata=answer["metadata"], data={**answer["data"], "tls.key": "AAAA"})
+    keeper.leading = False
+    await asyncio.sleep(0.05)
+    keeper.keeper._secrets.put(MAIN, answer)
+    keeper.leading = True
+    keeper.keeper.wake()
+    await keeper.until(lambda: api.objects[MAIN]["data"]["tls.key"] != "AAAA")
