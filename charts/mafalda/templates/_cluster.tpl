@@ -12,6 +12,13 @@
 {{- with include "mafalda.publicURL" . -}}
 {{- $_ := set $spec "publicURL" . -}}
 {{- end -}}
+{{- if .Values.imagePullSecrets -}}
+{{- $secrets := list -}}
+{{- range .Values.imagePullSecrets -}}
+{{- $secrets = append $secrets (dict "name" .) -}}
+{{- end -}}
+{{- $_ := set $spec "template" (dict "spec" (dict "imagePullSecrets" $secrets)) -}}
+{{- end -}}
 {{- with $cluster.resources -}}
 {{- $_ := set $spec "resources" . -}}
 {{- end -}}

@@ -159,7 +159,7 @@ def test_the_first_cluster(render: Render) -> None:
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
     }
     hook = rendered.one("Job", "mafalda-apply-cluster")["metadata"]["annotations"]["helm.sh/hook"]
-    assert hook == "post-install,post-upgrade"
+    assert hook == "post-install,post-upgrade,post-rollback"
 
 
 def test_more_of_its_spec(render: Render) -> None:
@@ -197,6 +197,27 @@ def test_policies_of_media_pods(render: Render) -> None:
     }
     assert {port["protocol"] for port in rules[10000]["ports"]} == {"UDP", "TCP"}
     assert rules[20000]["ports"] == [{"protocol": "UDP", "port": 20000, "endPort": 20999}]
+
+
+def test_policies_follow_the_clusters_ports(render: Render) -> None:
+    network = {"clientPorts": {"port": 11000, "endPort": 11015}}
+    policy = render({"cluster": {"spec": {"network": network}}}).one("NetworkPolicy", "mafalda-media")
+    rules = [rule["ports"][0] for rule in policy["spec"]["ingress"]]
+    assert {"protocol": "UDP", "port": 11000, "endPort": 11015} in rules
+    assert {"protocol": "UDP", "port": 20000, "endPort": 20999} in rules
+
+
+def test_the_check_may_dial_a_gateway_that_is_closed_to_others(render: Render) -> None:
+    given = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    policy = render({"networkPolicy": {"gatewayFrom": [given]}}).one("NetworkPolicy", "mafalda-gateway")
+    peers = policy["spec"]["ingress"][0]["from"]
+    assert peers[0] == given
+    assert peers[1]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "check"
+
+
+def test_pull_secrets_reach_media_pods(render: Render) -> None:
+    spec = render({"imagePullSecrets": ["registry"]}).cluster["spec"]
+    assert spec["template"] == {"spec": {"imagePullSecrets": [{"name": "registry"}]}}
 
 
 def _who(peer: dict[str, Any]) -> str:
@@ -243,6 +264,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"cluster": {"publicURL": "https://a"}}, "at '/cluster/publicURL'"),
     ({"cluster": {"name": "Main"}}, "at '/cluster/name'"),
     ({"cluster": {"announce": [{"type": "Public"}]}}, "at '/cluster/announce/0/type'"),
+    ({"cluster": {"announce": [{"type": "Address"}]}}, "missing property 'address'"),
     ({"uninstall": {"drainTimeout": "soon"}}, "at '/uninstall/drainTimeout'"),
     ({"cluster": {"namespace": "elsewhere"}}, "which mediaNamespaces does not name"),
     ({"tls": {"issue": False, "operatorSecret": "a"}, "cluster": {"tlsSecret": "c"}}, "tls.gatewaySecret"),
