@@ -19,6 +19,13 @@ def told(operator: OperatorProcess, **names: str) -> list[dict[str, Any]]:
     return [line for line in lines if all(line.get(key) == name for key, name in names.items())]
 
 
+async def until_told(world: World, **names: str) -> None:
+    async def is_told() -> bool:
+        return bool(told(world.operators[0], **names))
+
+    await world.eventually(is_told, f"a line of {names}")
+
+
 async def test_the_story_of_a_session_from_apply_to_delete(world: World) -> None:
     await world.cluster_of(servers=3)
     operator = await world.operator()
@@ -35,16 +42,13 @@ async def test_the_story_of_a_session_from_apply_to_delete(world: World) -> None
         return len(await world.routers()) == 2 and lost not in await world.routers()
 
     await world.eventually(moved, "moved", 30)
-    await world.ready("standup")
     await world.consistent(2, sessions=1)
     (made,) = (await world.routers()).keys() - before.keys()
     (kept,) = before.keys() - {lost}
+    await until_told(world, session=session, reason="RouterReady", router=f"{world.name}/{made}")
+    await world.ready("standup")
     await world.delete_session("standup")
-
-    async def ended() -> bool:
-        return bool(told(operator, session=session, reason="SessionEnded"))
-
-    await world.eventually(ended, "ended")
+    await until_told(world, session=session, reason="SessionEnded")
     story = told(operator, session=session)
     print(*(f"{line['reason']}: {line['message']}" for line in story), sep="\n")
     changes = [
