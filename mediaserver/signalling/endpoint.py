@@ -15,6 +15,7 @@ from mediaserver.mediasoup import Event
 from mediaserver.signalling import verbs
 from mediaserver.signalling.connection import Connection, Ending
 from mediaserver.signalling.errors import Refused
+from mediaserver.signalling.moving import Pace
 from mediaserver.signalling.participant import Participant
 from mediaserver.signalling.protoo import SUBPROTOCOL, Request
 from mediaserver.signalling.room import Room, token_keys
@@ -58,6 +59,7 @@ class SignallingEndpoint:
         self._host = host
         self._clock = clock
         self._settings = config or SignallingSettings()
+        self._pace = Pace(self._settings)
         self._rooms: dict[str, Room] = {}
         self._connections: set[Connection] = set()
         self._idle = asyncio.Event()
@@ -111,7 +113,7 @@ class SignallingEndpoint:
     # -- rooms -----------------------------------------------------------------------------------------------
 
     def _open_room(self, hosted: HostedRouter) -> None:
-        room = self._rooms[hosted.key] = Room(hosted, self._settings, wall_clock=self._clock)
+        room = self._rooms[hosted.key] = Room(hosted, self._settings, pace=self._pace, wall_clock=self._clock)
         room.on_left.subscribe(self.on_left.emit)
         if self._draining is not None:
             self._rooms[hosted.key].refuse_new(DIAL_AGAIN, self._draining)

@@ -23,14 +23,41 @@ log = structlog.get_logger(__name__)
 REASON = "the router moves"
 
 
+class Pace:
+    """Lets a few through at a time, over all routers of the server, so that hundreds do not dial at once."""
+
+    def __init__(self, settings: SignallingSettings) -> None:
+        self._burst, self._pause = settings.leave_burst, settings.leave_pause
+        self._lock = asyncio.Lock()
+        self._began = 0.0
+        self._count = 0
+
+    async def turn(self) -> None:
+        """Returns when the caller may ask one more; callers come in the order in which they asked."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            if self._count >= self._burst:
+                await asyncio.sleep(max(0.0, self._began + self._pause - loop.time()))
+                self._count = 0
+            if not self._count:
+                self._began = loop.time()
+            self._count += 1
+
+
 class Departure:
-    """Asks the participants of one router to leave it, a few at a time, from its making until `cancel`."""
+    """Asks the participants of one router to leave it, one after another, from its making until `cancel`."""
 
     def __init__(
-        self, attached: Callable[[], Iterable[Participant]], settings: SignallingSettings, *, router: str
+        self,
+        attached: Callable[[], Iterable[Participant]],
+        settings: SignallingSettings,
+        pace: Pace,
+        *,
+        router: str,
     ) -> None:
         self._attached = attached
         self._settings = settings
+        self._pace = pace
         self._asked: list[tuple[Participant, asyncio.TimerHandle]] = []
         self._task = asyncio.create_task(self._ask_all(), name=f"departure {router}")
         self._log = log.bind(router=router)
@@ -43,11 +70,11 @@ class Departure:
             participant.asked = False
 
     async def _ask_all(self) -> None:
-        settings = self._settings
-        while burst := [one for one in self._attached() if not one.asked][: settings.leave_burst]:
-            for participant in burst:
+        while any(not one.asked for one in self._attached()):
+            await self._pace.turn()
+            participant = next((one for one in self._attached() if not one.asked), None)
+            if participant is not None:
                 self._ask(participant)
-            await asyncio.sleep(settings.leave_pause)
         self._log.info("participants asked to attach elsewhere", count=len(self._asked))
 
     def _ask(self, participant: Participant) -> None:

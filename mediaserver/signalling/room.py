@@ -15,7 +15,7 @@ from mediaserver.mediasoup import Event
 from mediaserver.signalling import messages
 from mediaserver.signalling.connection import Ending
 from mediaserver.signalling.errors import UNAVAILABLE, Refused
-from mediaserver.signalling.moving import REASON, Departure, hand_over, succeed
+from mediaserver.signalling.moving import REASON, Departure, Pace, hand_over, succeed
 from mediaserver.signalling.participant import Participant, Peer
 from mediaserver.signalling.settings import SignallingSettings
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER, ENDED
@@ -42,13 +42,15 @@ class Room:
         hosted: HostedRouter,
         settings: SignallingSettings,
         *,
+        pace: Pace | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`wall_clock` gives seconds since 1970."""
+        """`wall_clock` gives seconds since 1970; `pace` is shared by all rooms of the server."""
         self.hosted = hosted
         self.on_left: Event[None] = Event("left")
         """An attachment has ended, and nothing of it is left."""
         self._settings = settings
+        self._pace = pace or Pace(settings)
         self._wall_clock = wall_clock
         self._attached: dict[str, Participant] = {}
         self._told: dict[str, ParticipantInfo] = dict(hosted.participants)
@@ -127,7 +129,10 @@ class Room:
         """Send everybody elsewhere, or call that off."""
         if leaving and self._departure is None:
             self._departure = Departure(
-                lambda: tuple(self._attached.values()), self._settings, router=self.hosted.entry.name
+                lambda: tuple(self._attached.values()),
+                self._settings,
+                self._pace,
+                router=self.hosted.entry.name,
             )
         elif not leaving and self._departure is not None:
             self._departure.cancel()

@@ -30,7 +30,7 @@ class SignallingSettings(msgspec.Struct, frozen=True, kw_only=True):
     leave_within: float = 10.0
     """For a participant that was asked to attach elsewhere; then it is told to dial again."""
     leave_burst: int = 5
-    """Participants of a router that are asked at once; see `leave_pause`."""
+    """Participants of all routers that are asked at once; see `leave_pause`."""
     leave_pause: float = 0.1
     """Between two bursts, so that hundreds do not dial at once."""
     overlap: float = 2.0

@@ -117,7 +117,8 @@ def _notes(
             yield EventNote("MediaCluster", key, cluster.uid, "Warning", "Frozen", message)
         for server, one in standing.servers.items():
             before = memory.facts.get(server)
-            if facts[server].state == "Lost" and (before is None or before.state != "Lost"):
+            newly_lost = facts[server].state == "Lost" and (before is None or before.state != "Lost")
+            if newly_lost and not facts[server].drained:
                 yield _lost(one.server, snapshot)
             yield from _drain_notes(one, before)
 

@@ -109,7 +109,9 @@ class _Judge:
         silent = {
             key: self._silent_since(key, views[key])
             for key in known
-            if key not in heard and (settled or views[key].last_heard is not None)
+            if key not in heard
+            and (settled or views[key].last_heard is not None)
+            and not self._was_to_go(key)
         }
         frozen_until = self._frozen_until(silent, len(heard))
         none_connected = bool(known) and not heard
@@ -139,6 +141,11 @@ class _Judge:
             },
             wake_at=min(self.wakes, default=None),
         )
+
+    def _was_to_go(self, key: ObjectKey) -> bool:
+        """Whether a server that is silent was drained before: its end says nothing of the others."""
+        drain = self.drains.get(key)
+        return drain is not None and drain.drained
 
     def _heard(self, view: ServerView) -> bool:
         if not view.connected:

@@ -365,6 +365,27 @@ def test_a_lost_server_that_was_drained_is_handled_as_lost(world: Any) -> None:
     assert holder(world, session) != old
 
 
+def test_drained_servers_that_end_freeze_nothing_and_are_no_loss(world: Any) -> None:
+    world.advance(30)
+    world.settle()
+    for server in (ONE, TWO):
+        world.say_leaving(server)
+    world.settle()
+    world.die(ONE, TWO)
+    for _ in range(6):
+        world.advance(1)
+        world.settle()
+    assert world.condition("MediaCluster", ObjectKey("media", "main"), "Frozen")[0] == "False"
+    assert world.notes("ServerLost") == []
+    assert holder(world, world_session(world)) == THREE
+
+
+def world_session(world: Any) -> ObjectKey:
+    session: ObjectKey = world.session()
+    world.settle()
+    return session
+
+
 def test_workers_of_applications_count_until_the_deadline(make_world: Any) -> None:
     world = make_world()
     world.cluster(drain={"timeout": "1m"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from doubles.protoo import JOIN, RECEIVER, RTP, eventually
 
 from mediaserver.cascade.messages import ParticipantInfo, ProducerInfo
 from mediaserver.signalling import SignallingSettings
+from mediaserver.signalling.moving import Pace
 from mediaserver.wire.close_codes import DIAL_AGAIN, ENDED
 
 
@@ -84,6 +86,21 @@ async def test_they_are_asked_a_few_at_a_time(world: Any) -> None:
         asked = sum(any(n[0] == "reattach" for n in other.notifications) for other in crowd)
         times[asked] += 1
     assert max(times) <= 3, "no more than the burst that is under way, and who was asked before"
+
+
+async def test_the_pace_holds_over_all_routers(settings: SignallingSettings) -> None:
+    pace = Pace(settings)
+    loop = asyncio.get_running_loop()
+    moments: list[float] = []
+
+    async def ask(count: int) -> None:
+        for _ in range(count):
+            await pace.turn()
+            moments.append(loop.time())
+
+    await asyncio.gather(*(ask(2) for _ in range(4)))
+    gaps = [later - moments[index] for index, later in enumerate(moments[settings.leave_burst :])]
+    assert min(gaps) >= settings.leave_pause * 0.9
 
 
 async def test_it_can_be_called_off(world: Any) -> None:
