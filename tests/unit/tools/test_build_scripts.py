@@ -125,8 +125,37 @@ def test_the_key_changes_with_a_library(sandbox: Sandbox) -> None:
     before = sandbox.run("build-worker", "--print-key").stdout
     assert before.startswith("3.27.1-")
     assert sandbox.run("build-worker", "--print-key").stdout == before
+    sandbox.program("pkg-config", "echo 1.0.7")  # a patch release has the same binary interface
+    assert sandbox.run("build-worker", "--print-key").stdout == before
     sandbox.program("pkg-config", "echo 2.0")
     assert sandbox.run("build-worker", "--print-key").stdout != before
+
+
+def test_a_cached_worker_needs_no_builder_and_is_installed_without_being_selected(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    for name in ("g++", "pkg-config"):
+        sandbox.program(name, "echo 1.0")
+    (sandbox.bin / "install").symlink_to(shutil.which("install") or "")
+    assert sandbox.run("build-worker", "--is-built").returncode == 1
+    built = sandbox.cache / "worker" / sandbox.run("build-worker", "--print-key").stdout.strip()
+    (built / "fbs").mkdir(parents=True)
+    worker = built / "mediasoup-worker"
+    worker.write_text("#!/bin/sh\n")
+    worker.chmod(0o755)
+    assert sandbox.run("build-worker", "--is-built").returncode == 0
+    # Its generated code is that of the checkout, so that nothing is put there.
+    generator = subprocess.run(
+        ["bash", "-c", f". {TOOLS}/lib/cache.sh; hash_of {TOOLS}/generate-fbs"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    shutil.copytree(TOOLS.parent / "mediaserver/mediasoup/_fbs", built / f"python-{generator}")
+    done = sandbox.run("build-worker", "--install", str(tmp_path / "there"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there" / "mediasoup-worker").read_text() == "#!/bin/sh\n"
+    assert not (sandbox.cache / "worker" / "current").exists()
 
 
 @pytest.mark.parametrize("tool", ["build-worker", "build-kubernetes"])
