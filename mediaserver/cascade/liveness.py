@@ -14,22 +14,31 @@ QUIET_SECONDS = 10.0
 """How long nothing at all may come back while media is sent: receivers report at least every 7.5 s."""
 
 
+PAUSE_SECONDS = 2.0
+"""How long nothing may be sent for what was sent before to count no more: the last packets of a producer that
+closes meet nobody who counts them at the other end."""
+
+
 class Flow:
     """One direction of a pair."""
 
     def __init__(self) -> None:
         self._sent = 0
+        self._sent_at = 0.0
         self._received = 0
         self._unmatched_since: float | None = None
 
     def observe(self, now: float, sent: int, received: int) -> bool:
-        """Take both ends' counters in; True when bytes were lost on the way for STALL_SECONDS."""
-        if received > self._received:
+        """Take both ends' counters in; True while bytes go out that were lost on the way for STALL_SECONDS."""
+        grew = sent > self._sent
+        if received > self._received or now - self._sent_at > PAUSE_SECONDS:
             self._unmatched_since = None
-        elif sent > self._sent and self._unmatched_since is None:
-            self._unmatched_since = now
+        if grew:
+            self._sent_at = now
+            if received <= self._received and self._unmatched_since is None:
+                self._unmatched_since = now
         self._sent, self._received = sent, received
-        return self._unmatched_since is not None and now - self._unmatched_since >= STALL_SECONDS
+        return grew and self._unmatched_since is not None and now - self._unmatched_since >= STALL_SECONDS
 
 
 class Liveness:

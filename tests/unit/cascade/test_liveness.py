@@ -26,6 +26,18 @@ def test_a_flow_that_pauses_is_no_stall() -> None:
     assert not any(flow.observe(float(now), 200, 190) for now in range(2, 20))
 
 
+def test_the_last_packets_of_a_producer_that_closes_are_no_stall() -> None:
+    flow = Flow()
+    for now in range(5):
+        flow.observe(float(now), now * 100, now * 100)
+    assert not flow.observe(5.0, 450, 400)
+    assert not any(flow.observe(float(now), 450, 400) for now in range(6, 20))
+    assert not flow.observe(20.0, 550, 400), "a new producer's first packets are still on their way"
+    assert not any(
+        flow.observe(float(now), 450 + (now - 19) * 100, 400 + (now - 20) * 100) for now in range(21, 30)
+    )
+
+
 def test_a_flow_that_breaks_later_stalls() -> None:
     flow = Flow()
     for now in range(10):
