@@ -29,7 +29,7 @@ class Flow:
         self._unmatched_since: float | None = None
 
     def observe(self, now: float, sent: int, received: int) -> bool:
-        """Take both ends' counters in; True while bytes go out that were lost on the way for STALL_SECONDS."""
+        """Take both ends' counters in; True while what goes out has been lost for STALL_SECONDS."""
         grew = sent > self._sent
         if received > self._received or now - self._sent_at > PAUSE_SECONDS:
             self._unmatched_since = None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import structlog
 
 from mafalda_operator.effects.api import BY_KIND, EVENTS, KubeApi, Object
-from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable
+from mafalda_operator.effects.errors import ApiRefused, ApiUnavailable, Forbidden
 from mafalda_operator.effects.story import named
 from mafalda_operator.effects.writers import Urgency, Writers
 from mafalda_operator.planning.actions import EventNote
@@ -62,6 +62,8 @@ class EventWriter:
             await self._api.create(EVENTS, note.key.namespace, body)
         except (ApiRefused, ApiUnavailable) as error:
             self._on_dropped()
+            if isinstance(error, Forbidden) and error.namespace_terminating:
+                return  # nobody can read it there either
             log.warning(
                 "event not written", reason=note.reason, error=str(error), **named(note.kind, note.key)
             )
