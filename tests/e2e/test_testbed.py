@@ -30,9 +30,7 @@ async def image(nodes: tuple[str, ...]) -> str:
 async def web(namespace: str, nodes: tuple[str, ...]) -> list[str]:
     """A web server on each node, and the address of each."""
     names = [f"web-{node}" for node in nodes]
-    servers = [
-        pods.server(name, node=node, host_port=HOST_PORT) for name, node in zip(names, nodes, strict=True)
-    ]
+    servers = [pods.server(name, node=node) for name, node in zip(names, nodes, strict=True)]
     await kubernetes.apply(*pods.web_objects(), *servers, namespace=namespace)
     found = [await until_condition("pod", name, "Ready", namespace) for name in names]
     return [str(pod["status"]["podIP"]) for pod in found]
@@ -50,14 +48,14 @@ async def test_pods_of_all_nodes_reach_each_other_by_address_service_and_host_po
     await clients(namespace, pods.pod("client", node=nodes[0]))
     for node, address in zip(nodes, web, strict=True):
         assert await fetch_from("client", namespace, f"http://{address}:{pods.PORT}/") == f"web-{node}"
+    await clients(namespace, pods.server("host", node=nodes[2], host_port=HOST_PORT))
     host = next(n for n in await kubernetes.listing("nodes") if kubernetes.name_of(n) == nodes[2])
     external = next(a["address"] for a in host["status"]["addresses"] if a["type"] == "ExternalIP")
-    assert await fetch(f"http://{external}:{HOST_PORT}/") == f"web-{nodes[2]}"
+    assert await fetch(f"http://{external}:{HOST_PORT}/") == "host"
     by_name = f"http://web.{namespace}.svc.cluster.local/"
-    assert await fetch_from("client", namespace, by_name) in {f"web-{node}" for node in nodes}
-    assert await fetch(by_name) in {f"web-{node}" for node in nodes}, (
-        "services are not reached from outside pods"
-    )
+    all_names = {"host", *(f"web-{node}" for node in nodes)}
+    assert await fetch_from("client", namespace, by_name) in all_names
+    assert await fetch(by_name) in all_names, "services are not reached from outside pods"
 
 
 async def test_restricted_pod_runs_and_is_seen_by_logs_exec_and_port_forward(namespace: str, web: list[str]):

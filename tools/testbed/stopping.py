@@ -43,7 +43,7 @@ def clear(directory: Path) -> bool:
     if not entries and present:
         _require_empty(present)
     group.stop(grace=0)
-    _end_all(lambda: list(_leftovers(directory)))
+    _end_all(lambda: list(leftovers(directory)))
     for name in reversed(present):
         network.remove(name)
     for entry in directory.iterdir():
@@ -74,7 +74,7 @@ def _end_all(found: Callable[[], list[ProcessRecord]]) -> None:
         time.sleep(_PAUSE)
 
 
-def _leftovers(directory: Path) -> Iterator[ProcessRecord]:
+def leftovers(directory: Path) -> Iterator[ProcessRecord]:
     """What nobody recorded: containers, their shims, and what was started as `up` was killed.
 
     A process is a node's if it lives on mounts made of the node's directory: containers have their root file

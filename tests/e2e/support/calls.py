@@ -1,5 +1,6 @@
 """Real participants in this process, and what every one of them receives of every other."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,10 @@ from mafalda_operator.model import ObjectKey
 
 SMALL = VideoFormat(160, 120, 10)
 """Many participants share two cores with the whole cluster."""
+
+
+_DIALS = 10
+_REPORT_SECONDS = 0.5
 
 
 class Gathering(Call):
@@ -32,6 +37,25 @@ class Gathering(Call):
         """They join, publish, and everybody decodes everybody."""
         for name in names:
             await self.join(*await url_and_token(self.session, name), publish=True)
+        await self.until_flowing()
+
+    async def enter_apart(self, *names: str) -> None:
+        """As `enter`, each at a router of its own.
+
+        A gateway knows of another one's participants by the servers' reports only, so two who join at once
+        may meet at one router; the second then dials again.
+        """
+        for name in names:
+            for _ in range(_DIALS):
+                taken = set(self.routers().values())
+                participant = await self.join(*await url_and_token(self.session, name), publish=False)
+                if participant.router not in taken:
+                    break
+                await self.participants.pop(name).close()
+                await asyncio.sleep(_REPORT_SECONDS)
+            else:
+                raise AssertionError(f"{name} was sent to a taken router {_DIALS} times: {self.routers()}")
+            await self.publish(participant)
         await self.until_flowing()
 
     async def until_flowing(self, *, seconds: float = READY_SECONDS, since: float | None = None) -> float:
@@ -87,9 +111,13 @@ class Gathering(Call):
 
 
 @contextlib.asynccontextmanager
-async def gathered(session: ObjectKey, names: Sequence[str]) -> AsyncIterator[Gathering]:
-    """A call of these participants, once every one decodes every other; they leave at the end."""
+async def gathered(
+    session: ObjectKey, names: Sequence[str], *, apart: bool = False
+) -> AsyncIterator[Gathering]:
+    """A call of these participants, once every one decodes every other; they leave at the end. `apart`: each
+    at a router of its own.
+    """
     async with Gathering(session) as call:
-        await call.enter(*names)
+        await (call.enter_apart if apart else call.enter)(*names)
         call.reset()
         yield call
