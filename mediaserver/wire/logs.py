@@ -64,7 +64,9 @@ def claimed(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def _split(event: Mapping[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
-    rest = {key: value for key, value in event.items() if key not in ("ts", "level", "event")}
+    rest = {key: value for key, value in event.items() if key not in ("ts", "level", "event", "message")}
+    if "message" in event:  # a library's own field of that name
+        event = {**event, "event": f"{event.get('event', '')}: {event['message']}"}
     return str(event.get("ts", "")), str(event.get("level", "")), str(event.get("event", "")), rest
 
 

@@ -218,11 +218,9 @@ class CertificateKeeper:
             self._tell_failure(making.authority, step.reason, error)
             return False
         log.warning(
-            "certificate authority written",
+            f"certificate authority written: {step.message}",
             secret=str(making.authority),
-            step=type(step).__name__,
             reason=step.reason,
-            message=step.message,
         )
         self._secrets.put(making.authority, obj)
         self._take_authority(_Held(obj), making)
@@ -382,11 +380,13 @@ class CertificateKeeper:
     def _tell_written(self, wanted: _Wanted, step: LeafStep) -> None:
         what = "certificate made" if isinstance(step, planning.Issue) else "certificate's CAs exchanged"
         message = f"Secret {wanted.secret}: {what}: {step.message}"
-        if wanted.cluster is None:
-            log.info(message, secret=str(wanted.secret), reason=step.reason)
-            return
-        cluster = wanted.cluster
         amiss = step.reason in ("CertificateBroken", "CertificateExpired")
+        cluster = wanted.cluster
+        names = {"cluster": str(cluster.key)} if cluster is not None else {}
+        emit = log.warning if amiss else log.info
+        emit(message, secret=str(wanted.secret), reason=step.reason, **names)
+        if cluster is None:
+            return
         self._note(
             EventNote(
                 "MediaCluster",

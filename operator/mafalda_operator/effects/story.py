@@ -362,7 +362,7 @@ def _server(before: MediaServer, after: MediaServer) -> Iterator[Line]:
         until = f"; what is left ends at {now.deadline}" if now.deadline else ""
         yield Line(now.reason, f"server drains{until}", names)
     elif was is not None and now is None:
-        yield Line("DrainEnded", "server drains no more", names)
+        yield Line("DrainCancelled", "server drains no more", names)
     if condition := conditions.became("Drained", "True"):
         yield Line(condition.reason, f"server drained: {condition.message}", names)
     if (was is None) != (now is None):

@@ -66,6 +66,13 @@ def test_no_access_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("fmt", ["json", "text"])
+def test_a_field_called_message_loses_nothing(fmt: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", fmt)
+    structlog.get_logger().info("it failed", message="too late")
+    assert "it failed: too late" in capsys.readouterr().err
+
+
 def test_what_a_request_names_is_clipped_and_has_no_token() -> None:
     query = {"roomId": "shop/standup", "peerId": "x" * 1000, "token": "secret"}
     assert logs.claimed(query) == {"session": "shop/standup", "participant": "x" * 128}

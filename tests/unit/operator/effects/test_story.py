@@ -260,7 +260,7 @@ def test_a_drain_from_its_beginning_to_its_end(told: Told) -> None:
     later = server(not_ready, drain={**drain, "routersLeft": 1})
     drained = server(not_ready, condition("Drained", "True", "Drained"), drain={**drain, "routersLeft": 0})
     lines = told.of(server(ready), draining, later, drained, server(ready))
-    assert [line["reason"] for line in lines] == ["PodDeleting", "Drained", "DrainEnded"]
+    assert [line["reason"] for line in lines] == ["PodDeleting", "Drained", "DrainCancelled"]
     assert "2026-01-01T00:15:00Z" in lines[0]["event"]
 
 
