@@ -37,7 +37,7 @@ KINDS = {"mediacluster": "mfc", "mediaserver": "mfsrv", "mediasession": "mfs", "
 COLUMNS = {
     "mfs": "NAME AVAILABLE READY REASON ROUTERS DESIRED SERVERS CLUSTER AGE",
     "mfr": "NAME SESSION SERVER WORKER READY REASON AGE",
-    "mfsrv": "NAME CLUSTER READY STATE ZONE AGE",
+    "mfsrv": "NAME CLUSTER READY STATE NODE ZONE AGE",
     "mfc": "NAME AVAILABLE READY REPLICAS SERVERS AGE",
 }
 

@@ -92,6 +92,7 @@ ACCEPTED: list[tuple[str, str, dict[str, Any]]] = [
         "in-pods",
         {
             "replicas": 2,
+            "workersPerServer": 4,
             "network": {"type": "Pod", "announce": [{"type": "LoadBalancer"}, {"type": "PodIP"}]},
             "update": {"maxSurge": 1, "maxUnavailable": 0},
         },
@@ -275,6 +276,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "c",
         {"network": {"announce": [{"type": "LoadBalancer"}]}},
         "LoadBalancer goes with type: Pod",
+    ),
+    (
+        "MediaCluster",
+        "c",
+        {"network": {"type": "Pod", "announce": [{"type": "LoadBalancer"}]}},
+        "needs workersPerServer or resources.limits.cpu",
     ),
     ("MediaCluster", "c", {"network": {"ipFamilies": ["IPv4", "IPv4"]}}, "Duplicate value"),
     ("MediaCluster", "c", {"drain": {"timeout": "25h"}}, "from 0s to 24h"),

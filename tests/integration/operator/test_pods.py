@@ -11,6 +11,7 @@ from mafalda_operator.effects.api import (
     BUDGETS,
     CLUSTERS,
     CONFIG_MAPS,
+    NAMESPACES,
     NODES,
     PODS,
     SERVERS,
@@ -288,6 +289,23 @@ async def test_what_keeps_pods_from_being_made_is_told(world: World) -> None:
     assert "exceeded quota: few" in told["message"]
     await world.api.delete(QUOTAS, world.name, "few", uid=quota["metadata"]["uid"])
     await there_are(world, 2)
+
+
+async def test_pods_keep_to_the_pod_security_level_restricted(world: World) -> None:
+    """In Pod mode; on HostNetwork the status says which level is needed."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    await world.api.patch(NAMESPACES, None, world.name, {"metadata": {"labels": labels}})
+    await world.cluster(replicas=1, image="image:1", network={"type": "Pod"})
+    await world.operator()
+    await there_are(world, 1)
+    await world.api.patch(CLUSTERS, world.name, "main", {"spec": {"network": {"type": "HostNetwork"}}})
+    await scale(world, 2)
+
+    async def told() -> bool:
+        condition = await world.condition(CLUSTERS, "main", "Progressing")
+        return condition.get("reason") == "NotAdmitted" and "privileged" in condition["message"]
+
+    await world.eventually(told, "the level that pods need")
 
 
 async def test_a_namespace_with_pods_ends(world: World) -> None:
