@@ -21,7 +21,7 @@ async def close(socket: Socket, code: int, reason: str, patience: float) -> None
 
     Never raises for what the network does; the connection is gone in any case.
     """
-    transport_socket = socket.get_extra_info("socket")
+    transport_socket = _transport_socket(socket)
     # 1006 and 1005 must not be sent (RFC 6455 section 7.4.1).
     sendable = code if code not in (1005, 1006) else 1001
     try:
@@ -33,10 +33,18 @@ async def close(socket: Socket, code: int, reason: str, patience: float) -> None
 
 async def cut(socket: Socket) -> None:
     """End the connection without a goodbye, as a process that dies does. Never raises for the network."""
-    _cut(socket.get_extra_info("socket"))
+    _cut(_transport_socket(socket))
     with suppress(TimeoutError, ClientError, OSError, RuntimeError):
         async with asyncio.timeout(1.0):
             await socket.close()
+
+
+def _transport_socket(socket: Socket) -> stdlib_socket.socket | None:
+    """None: it is gone already. asyncio's TLS transports raise AttributeError then."""
+    with suppress(AttributeError):
+        found: stdlib_socket.socket | None = socket.get_extra_info("socket")
+        return found
+    return None
 
 
 def _cut(transport_socket: stdlib_socket.socket | None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from mediaserver.control.contract import Address
+from mediaserver.wire import sockets
 from mediaserver.wire.listen import ListenAddress, Listener, listen
 
 
@@ -29,7 +31,9 @@ class Arrival:
 class FakeParticipants:
     """``async with`` it; ``arrivals`` are those who came. Text `close CODE REASON` makes it close."""
 
-    def __init__(self) -> None:
+    def __init__(self, secured: ssl.SSLContext | None = None) -> None:
+        """``secured``: by TLS, as that says."""
+        self._secured = secured
         self.arrivals: list[Arrival] = []
         self.refuse = False
         """Answer 503 instead of an upgrade."""
@@ -46,7 +50,7 @@ class FakeParticipants:
     async def __aenter__(self) -> FakeParticipants:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._handle)
-        self._listener = await listen(app, ListenAddress("127.0.0.1", 0))
+        self._listener = await listen(app, ListenAddress("127.0.0.1", 0), secured=self._secured)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -55,8 +59,8 @@ class FakeParticipants:
     async def stop(self) -> None:
         """As a process that dies: every connection is cut."""
         for arrival in self.arrivals:
-            if (transport := arrival.socket.get_extra_info("socket")) and not arrival.ended.is_set():
-                transport.shutdown(2)
+            if not arrival.ended.is_set():
+                await sockets.cut(arrival.socket)
         if self._listener is not None:
             await self._listener.close()
             self._listener = None

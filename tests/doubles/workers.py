@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,7 +56,9 @@ def refusal(status: int, text: str, *, final: bool = False, kind: str = "text/pl
 class FakeWorkers:
     """``async with`` it. ``dials`` are the connections that asked for a worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, secured: ssl.SSLContext | None = None) -> None:
+        """``secured``: by TLS, as that says."""
+        self._secured = secured
         self.dials: list[WorkerDial] = []
         self.answer: bytes | Callable[[WorkerDial], bytes] | None = None
         """Instead of an acceptance; the connection is closed behind it. Empty: without a word."""
@@ -87,7 +90,7 @@ class FakeWorkers:
         await self.stop()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._secured)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

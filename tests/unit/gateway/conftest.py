@@ -15,13 +15,14 @@ from contract.control_client import dialled
 from contract.control_contract import desired, router_entry
 from doubles.api import FakeApi
 from doubles.participants import FakeParticipants
+from support.certificates import GATEWAY, OPERATOR, SERVER
 
 from mediaserver.control.contract import CONTROL_PATH, RouterLoad, router_key
 from mediaserver.control.fake import FakeMediaServer
 from mediaserver.gateway.frontdoor import Limits
 from mediaserver.gateway.server import Gateway, GatewayConfig
 from mediaserver.wire.listen import ListenAddress
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import ClusterKey, Credential
 from mediaserver.wire.tokens import ParticipantClaims, mint
 
 KEY = ClusterKey(b"the key of the cluster under test")
@@ -30,7 +31,7 @@ ANY_PORT = ListenAddress("127.0.0.1", 0)
 
 Socket = aiohttp.ClientWebSocketResponse
 
-BOTH_LOOPS = frozenset({"test_relay", "test_worker_upstream", "test_workers"})
+BOTH_LOOPS = frozenset({"test_relay", "test_worker_upstream", "test_workers", "test_secured"})
 """Modules whose tests run on asyncio's event loop and on uvloop."""
 
 
@@ -46,9 +47,14 @@ def pytest_asyncio_loop_factories(
 class World:
     """MediaCluster media/main, session shop/standup, and as many servers with a router each as asked."""
 
-    def __init__(self, stack: AsyncExitStack, limits: Limits) -> None:
+    def __init__(
+        self, stack: AsyncExitStack, limits: Limits, credential: Callable[[str], Credential] = lambda _: KEY
+    ) -> None:
+        """``credential``: what the one of that name (support.certificates) shows who it is by."""
         self.api = FakeApi()
-        self.gateway = Gateway(GatewayConfig(ANY_PORT, ANY_PORT, KEY, limits=limits), self.api)
+        self.credential = credential
+        config = GatewayConfig(ANY_PORT, ANY_PORT, credential(GATEWAY), limits=limits)
+        self.gateway = Gateway(config, self.api)
         self.servers: list[FakeMediaServer] = []
         self.participants: list[FakeParticipants] = []
         self._stack = stack
@@ -71,13 +77,15 @@ class World:
     async def add_servers(self, count: int = 1) -> None:
         """Servers main-0, main-1, … with routers r0, r1, … of the session, all ready and connected."""
         for index in range(count):
-            participants = await self._stack.enter_async_context(FakeParticipants())
-            server = FakeMediaServer(KEY, participants=participants.address)
+            own, commanding = self.credential(SERVER), self.credential(OPERATOR)
+            participants = await self._stack.enter_async_context(FakeParticipants(own.listening()))
+            server = FakeMediaServer(own, participants=participants.address)
             await self._stack.enter_async_context(server)
             self.participants.append(participants)
             self.servers.append(server)
-            async with dialled(f"http://{server.address}{CONTROL_PATH}") as operator:
-                await operator.hello(KEY, cluster_uid="uid-main", server_name=f"media/main-{index}")
+            dial = commanding.dial(SERVER)
+            async with dialled(dial.url(str(server.address), CONTROL_PATH), dial) as operator:
+                await operator.hello(commanding, cluster_uid="uid-main", server_name=f"media/main-{index}")
                 await operator.apply(desired(router_entry(f"r{index}", 0)))
             spec = {"clusterRef": {"name": "main"}, "endpoint": {"address": server.endpoint}}
             self.api.put("mediaservers", "media", f"main-{index}", spec=spec)

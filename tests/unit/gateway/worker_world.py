@@ -15,6 +15,7 @@ import pytest
 from contract.control_client import dialled
 from doubles.api import FakeApi
 from doubles.workers import FakeWorkers, accept_key, parse_head
+from support.certificates import GATEWAY, OPERATOR, SERVER
 
 from mediaserver import shim
 from mediaserver.control import fake
@@ -23,7 +24,7 @@ from mediaserver.control.fake import FakeMediaServer
 from mediaserver.gateway.server import Gateway, GatewayConfig
 from mediaserver.gateway.worker_finding import WorkerLimits
 from mediaserver.wire.listen import ListenAddress
-from mediaserver.wire.membership import ClusterKey
+from mediaserver.wire.membership import ClusterKey, Credential
 from mediaserver.wire.worker_tokens import Ticket, WorkerClaims, mint, mint_ticket
 
 KEY = ClusterKey(b"the key of the cluster under test")
@@ -74,9 +75,17 @@ class Refusal:
 class WorkerWorld:
     """MediaCluster media/main with servers main-0, main-1, … that run workers."""
 
-    def __init__(self, stack: AsyncExitStack, limits: WorkerLimits) -> None:
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        limits: WorkerLimits,
+        credential: Callable[[str], Credential] = lambda _: KEY,
+    ) -> None:
+        """``credential``: what the one of that name (support.certificates) shows who it is by."""
         self.api = FakeApi()
-        self.gateway = Gateway(GatewayConfig(ANY_PORT, ANY_PORT, KEY, worker_limits=limits), self.api)
+        self.credential = credential
+        config = GatewayConfig(ANY_PORT, ANY_PORT, credential(GATEWAY), worker_limits=limits)
+        self.gateway = Gateway(config, self.api)
         self.servers: list[FakeMediaServer] = []
         self.workers: list[FakeWorkers] = []
         self.http: aiohttp.ClientSession
@@ -111,15 +120,17 @@ class WorkerWorld:
         **spec: Any,
     ) -> FakeMediaServer:
         index = len(self.servers)
-        workers = await self._stack.enter_async_context(FakeWorkers())
-        server = FakeMediaServer(KEY, participants=workers.address, zone=zone)
+        own, commanding = self.credential(SERVER), self.credential(OPERATOR)
+        workers = await self._stack.enter_async_context(FakeWorkers(own.listening()))
+        server = FakeMediaServer(own, participants=workers.address, zone=zone)
         server.tenant_offer = TenantOffer(versions=list(versions), cores=cores) if offer else None
         server.tenant_load = load
         await self._stack.enter_async_context(server)
         self.servers.append(server)
         self.workers.append(workers)
-        async with dialled(f"http://{server.address}{CONTROL_PATH}") as operator:
-            await operator.hello(KEY, cluster_uid="uid-main", server_name=f"media/main-{index}")
+        dial = commanding.dial(SERVER)
+        async with dialled(dial.url(str(server.address), CONTROL_PATH), dial) as operator:
+            await operator.hello(commanding, cluster_uid="uid-main", server_name=f"media/main-{index}")
         content = {"clusterRef": {"name": "main"}, "endpoint": {"address": server.endpoint}, **spec}
         self.api.put("mediaservers", "media", f"main-{index}", spec=content)
         return server
