@@ -22,10 +22,15 @@ from pathlib import Path
 ROLES = ("mafalda-operator", "mafalda-mediaserver", "mafalda-gateway", "mafalda-worker", "mafalda")
 PACKAGES = (
     *("mafalda_operator", "mediaserver", "aiortc", "av", "pymediasoup", "cryptography", "aiohttp", "kopf"),
-    *("google_crc32c", "kubernetes.aio.config", "msgspec", "pydantic_core", "pylibsrtp", "uvloop", "yaml"),
+    *(
+        "kubernetes.aio.config",
+        "kubernetes.aio.client.models.v1_pod",
+        "kubernetes.aio.client.api.core_v1_api",
+    ),
+    *("google_crc32c", "msgspec", "pydantic_core", "pylibsrtp", "uvloop", "yaml"),
 )
-# Not importable by nature: they run something, or want what only other systems have.
-NOT_IMPORTED = ("__main__", "aiohttp.pytest_plugin", "kopf.testing", "aiohttp.test_utils")
+# They want what only tests have.
+NOT_IMPORTED = ("aiohttp.pytest_plugin", "aiohttp.test_utils", "kopf.testing")
 SITE = Path(sysconfig.get_path("purelib"))
 WRITABLE = (Path("/tmp"), Path("/var/lib/mafalda"))
 
