@@ -17,7 +17,7 @@ from mafalda_operator.effects.errors import (
     ServerFault,
     Throttled,
 )
-from mafalda_operator.model import LABEL_CLUSTER, ObjectKey
+from mafalda_operator.model import LABEL_CLUSTER, LABEL_ROLE, ROLE_MEDIA_SERVER, ObjectKey
 
 MANAGER = "mafalda-chart"
 POLL_SECONDS = 0.5
@@ -177,7 +177,7 @@ async def _clusters(api: KubeApi, namespace: str) -> list[Object]:
 
 
 async def _pods(api: KubeApi, namespace: str) -> list[Object]:
-    return (await api.list(PODS, namespace)).items
+    return (await api.list(PODS, namespace, label_selector=f"{LABEL_ROLE}={ROLE_MEDIA_SERVER}")).items
 
 
 async def _clusters_of_pods(api: KubeApi, namespace: str) -> list[ObjectKey]:

@@ -1,7 +1,4 @@
-"""The rights that the chart grants: the whole list, and that a real API server reads it the same way.
-
-A line is added here with the code that needs it. The end-to-end suite compares what was used with this list.
-"""
+"""The rights that the chart grants: those of the list and no more, and a real API server reads them so."""
 
 from __future__ import annotations
 
@@ -14,61 +11,7 @@ from typing import Any
 import pytest
 from mafalda_operator.cli.local.cluster import LocalCluster
 from support.chart import NAMESPACE, VALUE_SETS, Render, Rendered
-
-EVERYWHERE = "*"
-MEDIA = "media-b"
-"""One of mediaNamespaces, which are not the release's here."""
-
-RIGHTS = """
-operator  *               mafalda.io/mediaclusters                list watch
-operator  *               mafalda.io/mediaservers                 list watch
-operator  *               mafalda.io/mediasessions                get list watch
-operator  *               mafalda.io/mediarouters                 get list watch create patch delete
-operator  *               mafalda.io/mediaclusters/status         patch
-operator  *               mafalda.io/mediaservers/status          patch
-operator  *               mafalda.io/mediasessions/status         patch
-operator  *               mafalda.io/mediarouters/status          patch
-operator  *               namespaces                              list watch
-operator  *               nodes                                   list watch
-operator  *               events                                  create
-operator  *               authorization.k8s.io/selfsubjectaccessreviews  create
-operator  mafalda-system  coordination.k8s.io/leases              create
-operator  mafalda-system  coordination.k8s.io/leases:mafalda-operator  get update
-operator  mafalda-system  secrets                                 create
-operator  mafalda-system  secrets:mafalda-ca                      get list watch patch
-operator  mafalda-system  secrets:mafalda-gateway-tls             get list watch patch
-operator  media-b         pods                                    get list watch create delete
-operator  media-b         secrets                                 get list watch create patch
-operator  media-b         configmaps                              get list watch create patch
-operator  media-b         services                                get list watch create patch
-operator  media-b         policy/poddisruptionbudgets             get list watch create patch
-operator  media-b         mafalda.io/mediaservers                 get create
-operator  media-b         mafalda.io/mediaclusters                get patch
-operator  media-b         mafalda.io/mediaclusters/finalizers     update
-gateway   *               mafalda.io/mediaclusters                list watch
-gateway   *               mafalda.io/mediaservers                 list watch
-gateway   *               mafalda.io/mediasessions                list watch
-gateway   *               namespaces                              get
-gateway   media-b         secrets                                 get
-hooks     media-b         mafalda.io/mediaclusters                get list create patch delete
-hooks     media-b         pods                                    list
-sweep     mafalda-system  secrets:mafalda-ca                      get delete
-sweep     mafalda-system  secrets:mafalda-gateway-tls             get delete
-sweep     mafalda-system  coordination.k8s.io/leases:mafalda-operator  get delete
-sweep     mafalda-system  batch/jobs:mafalda-apply-cluster        get delete
-sweep     mafalda-system  batch/jobs:mafalda-delete-clusters      get delete
-sweep     mafalda-system  pods:mafalda-check                      get delete
-check     media-b         mafalda.io/mediasessions                create get delete
-check     media-b         mafalda.io/mediaclusters                get
-check     media-b         secrets:main-token-keys                 get
-"""
-
-Granted = dict[tuple[str, str, str], set[str]]
-
-
-def wanted() -> Granted:
-    lines = [line.split() for line in RIGHTS.strip().splitlines()]
-    return {(role, where, what): set(verbs) for role, where, what, *verbs in lines}
+from support.rights import EVERYWHERE, MEDIA, Granted, wanted
 
 
 def granted(rendered: Rendered) -> Granted:
