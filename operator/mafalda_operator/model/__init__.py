@@ -19,6 +19,7 @@ from mafalda_operator.model.keys import (
     Kind,
     ObjectKey,
 )
+from mafalda_operator.model.pod_inventory import pod_address
 from mafalda_operator.model.pods import NodeAddress, NodeView, ObjectRef, OwnedObject, PodView
 from mafalda_operator.model.policies import (
     Codec,
@@ -37,7 +38,8 @@ from mafalda_operator.model.resources import (
     MediaServer,
     MediaSession,
 )
-from mafalda_operator.model.snapshot import EVERYTHING, NOTHING, Inventory, Scope, Snapshot, pod_address
+from mafalda_operator.model.scope import EVERYTHING, NOTHING, Scope
+from mafalda_operator.model.snapshot import Inventory, Snapshot
 from mafalda_operator.model.template import Announce, Network, PodTemplate, Ports, Resources, UpdatePolicy
 from mafalda_operator.model.views import (
     ConnectionProblem,

@@ -11,41 +11,14 @@ from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 
 from mafalda_operator.model.keys import Kind, ObjectKey
+from mafalda_operator.model.pod_inventory import PodInventory
 from mafalda_operator.model.pods import NodeView, ObjectRef, OwnedObject, PodView
 from mafalda_operator.model.resources import MediaCluster, MediaRouter, MediaServer, MediaSession
+from mafalda_operator.model.scope import NOTHING, Scope, unindex
 from mafalda_operator.model.views import KeySecret, NamespaceInfo, Refusal, ServerView, TlsSecret
 from mediaserver.control.contract import LinkState, ReportedEntry, RouterState
 
 AnyResource = MediaCluster | MediaServer | MediaSession | MediaRouter
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What changed since the last plan; None stands for all of that kind."""
-
-    sessions: frozenset[ObjectKey] | None = frozenset()
-    servers: frozenset[ObjectKey] | None = frozenset()
-    clusters: frozenset[ObjectKey] | None = frozenset()
-
-    def __or__(self, other: Scope) -> Scope:
-        return Scope(
-            _either(self.sessions, other.sessions),
-            _either(self.servers, other.servers),
-            _either(self.clusters, other.clusters),
-        )
-
-    def __bool__(self) -> bool:
-        return any(part is None or part for part in (self.sessions, self.servers, self.clusters))
-
-
-EVERYTHING = Scope(None, None, None)
-NOTHING = Scope()
-
-
-def _either(
-    one: frozenset[ObjectKey] | None, other: frozenset[ObjectKey] | None
-) -> frozenset[ObjectKey] | None:
-    return None if one is None or other is None else one | other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +74,14 @@ class Snapshot:
         return ObjectKey(session.cluster.namespace, router.server_name)
 
 
-class Inventory:
+class Inventory(PodInventory):
     """Objects by kind with indexes, each kept in step by `put` and `remove` at a cost that doesn't grow.
 
     Both return the scope to plan anew: empty when nothing but status changed, as after our own patches.
     """
 
     def __init__(self) -> None:
-        self.clusters: dict[ObjectKey, MediaCluster] = {}
+        super().__init__()
         self.servers: dict[ObjectKey, MediaServer] = {}
         self.sessions: dict[ObjectKey, MediaSession] = {}
         self.routers: dict[ObjectKey, MediaRouter] = {}
@@ -116,13 +89,6 @@ class Inventory:
         self.token_keys: dict[ObjectKey, Mapping[str, KeySecret]] = {}
         self.refusals: dict[ObjectKey, Refusal] = {}
         self.tls: dict[ObjectKey, TlsSecret] = {}
-        self.pods: dict[ObjectKey, PodView] = {}
-        self.nodes: dict[str, NodeView] = {}
-        self.owned: dict[ObjectRef, OwnedObject] = {}
-        self.followed: dict[str, str] = {}
-        self.object_refusals: dict[ObjectRef, Refusal] = {}
-        self.default_image = ""
-        self._pods_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
         self._session_by_uid: dict[str, ObjectKey] = {}
         self._sessions_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
         self._servers_by_cluster: dict[ObjectKey, dict[ObjectKey, None]] = {}
@@ -147,14 +113,14 @@ class Inventory:
             router = self.routers.pop(key, None)
             if router is None:
                 return NOTHING
-            _unindex(self._routers_by_session, router.session, key)
+            unindex(self._routers_by_session, router.session, key)
             self._place(key, None)
             return Scope(sessions=frozenset({router.session}))
         if kind == "MediaSession":
             session = self.sessions.pop(key, None)
             if session is None:
                 return NOTHING
-            _unindex(self._sessions_by_cluster, session.cluster, key)
+            unindex(self._sessions_by_cluster, session.cluster, key)
             self._session_by_uid.pop(session.uid, None)
             self._place_routers_of(key)
             return Scope(sessions=frozenset({key}), clusters=frozenset({session.cluster}))
@@ -162,7 +128,7 @@ class Inventory:
             server = self.servers.pop(key, None)
             if server is None:
                 return NOTHING
-            _unindex(self._servers_by_cluster, server.cluster, key)
+            unindex(self._servers_by_cluster, server.cluster, key)
             return Scope(servers=frozenset({key}), clusters=frozenset({server.cluster}))
         return self._scope_of_cluster(key) if self.clusters.pop(key, None) else NOTHING
 
@@ -201,73 +167,7 @@ class Inventory:
         """Drop those whose time to retry has come and gone by a minute, so that the maps stay small."""
         for key in [key for key, refusal in self.refusals.items() if refusal.retry_at + 60 < now]:
             del self.refusals[key]
-        for ref in [ref for ref, refusal in self.object_refusals.items() if refusal.retry_at + 60 < now]:
-            del self.object_refusals[ref]
-
-    # -- pods, nodes and owned objects ------------------------------------------------------------------
-
-    def put_pod(self, pod: PodView) -> Scope:
-        old = self.pods.get(pod.key)
-        if old == pod:
-            return NOTHING
-        self.pods[pod.key] = pod
-        if old is not None and old.cluster != pod.cluster:
-            _unindex(self._pods_by_cluster, old.cluster, pod.key)
-        self._pods_by_cluster.setdefault(pod.cluster, {})[pod.key] = None
-        return Scope(servers=frozenset({pod.key}), clusters=frozenset({pod.cluster}))
-
-    def remove_pod(self, key: ObjectKey) -> Scope:
-        pod = self.pods.pop(key, None)
-        if pod is None:
-            return NOTHING
-        _unindex(self._pods_by_cluster, pod.cluster, key)
-        return Scope(servers=frozenset({key}), clusters=frozenset({pod.cluster}))
-
-    def put_node(self, name: str, node: NodeView | None) -> Scope:
-        """Set or (None) remove a node: all clusters that have pods, or want some, are concerned."""
-        if self.nodes.get(name) == node:
-            return NOTHING
-        if node is None:
-            del self.nodes[name]
-        else:
-            self.nodes[name] = node
-        return Scope(clusters=frozenset(key for key in self.clusters if self.wants_pods(key)))
-
-    def put_owned(self, ref: ObjectRef, owned: OwnedObject | None) -> Scope:
-        """Set or (None) remove an object that carries a cluster's label."""
-        old = self.owned.get(ref)
-        if old == owned:
-            return NOTHING
-        if owned is None:
-            del self.owned[ref]
-        else:
-            self.owned[ref] = owned
-        return Scope(clusters=frozenset(one.cluster for one in (old, owned) if one is not None))
-
-    def put_followed(self, namespace: str, problem: str | None) -> Scope:
-        """Whether the pods of a namespace are known (empty text), or why not; None: nobody wants them."""
-        if self.followed.get(namespace) == problem:
-            return NOTHING
-        if problem is None:
-            del self.followed[namespace]
-        else:
-            self.followed[namespace] = problem
-        return Scope(clusters=frozenset(key for key in self.clusters if key.namespace == namespace))
-
-    def put_object_refusal(self, ref: ObjectRef, refusal: Refusal | None) -> None:
-        """Remember that the API server would not make this object; None: it has. The planner's wake-up
-        retries it."""
-        if refusal is None:
-            self.object_refusals.pop(ref, None)
-        else:
-            self.object_refusals[ref] = refusal
-
-    def wants_pods(self, cluster: ObjectKey) -> bool:
-        """Whether a cluster has pods, wants some, or is to be let go once it has none."""
-        held = self.clusters.get(cluster)
-        if held is None:
-            return False
-        return held.replicas > 0 or held.drain_finalizer or cluster in self._pods_by_cluster
+        self.forget_object_refusals(now)
 
     def session_of(self, namespace: str, entry: ReportedEntry) -> ObjectKey | None:
         """The session that a reported router or link belongs to: what to plan when the report changes."""
@@ -320,7 +220,7 @@ class Inventory:
             routers_by_server=self._routers_by_server,
             slot_routers=self._slot_routers,
             pods=self.pods,
-            pods_by_cluster=self._pods_by_cluster,
+            pods_by_cluster=self.pods_by_cluster,
             nodes=self.nodes,
             owned=self.owned,
             followed=self.followed,
@@ -337,7 +237,7 @@ class Inventory:
             return NOTHING
         touched = {router.session}
         if old is not None and old.session != router.session:
-            _unindex(self._routers_by_session, old.session, router.key)
+            unindex(self._routers_by_session, old.session, router.key)
             touched.add(old.session)
         self._routers_by_session.setdefault(router.session, {})[router.key] = None
         self._place(router.key, router)
@@ -351,7 +251,7 @@ class Inventory:
         clusters = {session.cluster}
         if old is not None:
             clusters.add(old.cluster)
-            _unindex(self._sessions_by_cluster, old.cluster, session.key)
+            unindex(self._sessions_by_cluster, old.cluster, session.key)
             self._session_by_uid.pop(old.uid, None)
         self._sessions_by_cluster.setdefault(session.cluster, {})[session.key] = None
         self._session_by_uid[session.uid] = session.key
@@ -367,7 +267,7 @@ class Inventory:
         clusters = {server.cluster}
         if old is not None:
             clusters.add(old.cluster)
-            _unindex(self._servers_by_cluster, old.cluster, server.key)
+            unindex(self._servers_by_cluster, old.cluster, server.key)
         self._servers_by_cluster.setdefault(server.cluster, {})[server.key] = None
         return Scope(servers=frozenset({server.key}), clusters=frozenset(clusters))
 
@@ -378,7 +278,7 @@ class Inventory:
     def _place(self, key: ObjectKey, router: MediaRouter | None) -> None:
         before = self._placed.pop(key, None)
         if before is not None:
-            _unindex(self._routers_by_server, before[0], key)
+            unindex(self._routers_by_server, before[0], key)
             self._count(before[0], before[1], -1)
         session = self.sessions.get(router.session) if router else None
         if router is None or session is None or router.server_name is None:
@@ -402,27 +302,6 @@ class Inventory:
             servers=frozenset(self._servers_by_cluster.get(cluster, ())),
             clusters=frozenset({cluster}),
         )
-
-
-INTERNAL_PORT = 4000
-"""Of the internal listener of every media server pod."""
-
-
-def pod_address(server: MediaServer, pods: Mapping[ObjectKey, PodView]) -> str:
-    """HOST:PORT of the internal listener of a server's pod; empty while that has no address."""
-    pod = pods.get(server.key)
-    if pod is None or pod.uid != server.pod_uid or not pod.ips:
-        return ""
-    host = f"[{pod.ips[0]}]" if ":" in pod.ips[0] else pod.ips[0]
-    return f"{host}:{INTERNAL_PORT}"
-
-
-def _unindex(index: dict[ObjectKey, dict[ObjectKey, None]], by: ObjectKey, key: ObjectKey) -> None:
-    keys = index.get(by)
-    if keys is not None:
-        keys.pop(key, None)
-        if not keys:
-            del index[by]
 
 
 def _same_but_status(old: AnyResource | None, new: AnyResource) -> bool:

@@ -178,6 +178,8 @@ def _tls_trouble(cluster: MediaCluster, snapshot: Snapshot) -> Trouble | None:
 
 def _stuck(judged: PodPlan, snapshot: Snapshot) -> Iterator[tuple[PodView, Trouble]]:
     for pod in judged.live:
+        if pod.unschedulable and judged.cluster.network.host and any(one.deleting for one in judged.pods):
+            continue  # it waits for the node of a pod that ends
         trouble = None if pod.ready else _pod_trouble(pod, judged.cluster, snapshot)
         if trouble is not None:
             yield pod, trouble
@@ -210,7 +212,7 @@ def _pod_trouble(pod: PodView, cluster: MediaCluster, snapshot: Snapshot) -> Tro
         )
     if pod.waiting in _CONFIG_REASONS:
         return Trouble(pod.waiting, f"{pod.waiting_message}; see {describe}")
-    if pod.waiting == "CrashLoopBackOff" or (pod.restarts and not pod.waiting and pod.exit_code):
+    if pod.waiting == "CrashLoopBackOff" or (pod.restarts > 1 and not pod.waiting and pod.exit_code):
         said = f": {_last_line(pod.exit_message)}" if pod.exit_message.strip() else ""
         return Trouble(
             "CrashLooping",

@@ -19,8 +19,8 @@ from mafalda_operator.model import (
     ObjectKey,
     PodView,
 )
+from mafalda_operator.model.pod_inventory import INTERNAL_PORT
 from mafalda_operator.model.pods import ZONE_LABEL
-from mafalda_operator.model.snapshot import INTERNAL_PORT
 
 PARTICIPANTS_PORT = 4001
 HEALTH_PORT = 4002

@@ -192,6 +192,16 @@ def test_a_pod_without_a_node_is_told_with_the_schedulers_words() -> None:
     assert told(world)["PortsAvailable"]["status"] == "True"
 
 
+def test_a_pod_that_waits_for_the_node_of_one_that_ends_is_no_trouble() -> None:
+    world = PodWorld({"replicas": 2}, nodes=2)
+    world.run()
+    world.delete(world.pods[0].key)
+    world.turn()
+    world.schedule()
+    assert [pod.unschedulable != "" for pod in world.live] == [False, True]
+    assert told(world)["Progressing"]["reason"] == "Starting"
+
+
 def test_a_pod_that_a_kubelet_refused_its_ports_is_told() -> None:
     world = running(1)
     world.put(world.pods[0], phase="Failed", reason="NodePorts", message="Node didn't have free ports")
