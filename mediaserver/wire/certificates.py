@@ -36,6 +36,8 @@ class Material:
     """Seconds since 1970, as ``not_after``."""
     not_after: float
     serial: int
+    listens: bool
+    """Whether its extended key usage allows to listen, too; to dial each allows."""
 
     @property
     def until(self) -> str:
@@ -64,8 +66,8 @@ def read_directory(directory: Path, *, now: float) -> Material:
 def read(content: Mapping[str, bytes], *, where: Callable[[str], str], now: float) -> Material:
     """Check the three files, ``now`` in seconds since 1970; ``where`` says in errors what a file is called.
 
-    Raises MembershipError: missing, not PEM, key of another certificate, not valid now, or not made for use
-    on both sides of a connection.
+    Raises MembershipError: missing, not PEM, key of another certificate, not valid now, or not made for
+    dialling (client auth).
     """
     for name in (CERTIFICATE, KEY, AUTHORITIES):
         if not content.get(name, b"").strip():
@@ -78,7 +80,12 @@ def read(content: Mapping[str, bytes], *, where: Callable[[str], str], now: floa
     _check_time(leaf, where(CERTIFICATE), now)
     if all(authority.not_valid_after_utc.timestamp() <= now for authority in authorities):
         raise MembershipError(f"{where(AUTHORITIES)}: every CA in it has expired; renew it")
-    _check_usage(leaf, where(CERTIFICATE))
+    usages = _usages(leaf)
+    if not _allows(usages, ExtendedKeyUsageOID.CLIENT_AUTH):
+        raise MembershipError(
+            f"{where(CERTIFICATE)} is not made for client auth: have it made for that, too, since whoever "
+            "dials shows one"
+        )
     return Material(
         certificate=content[CERTIFICATE],
         key=content[KEY],
@@ -87,6 +94,7 @@ def read(content: Mapping[str, bytes], *, where: Callable[[str], str], now: floa
         not_before=leaf.not_valid_before_utc.timestamp(),
         not_after=leaf.not_valid_after_utc.timestamp(),
         serial=leaf.serial_number,
+        listens=_allows(usages, ExtendedKeyUsageOID.SERVER_AUTH),
     )
 
 
@@ -131,18 +139,16 @@ def _check_time(leaf: x509.Certificate, file: str, now: float) -> None:
         raise MembershipError(f"{file} is not valid before {_written(begin)}: check this machine's clock")
 
 
-def _check_usage(leaf: x509.Certificate, file: str) -> None:
+def _usages(leaf: x509.Certificate) -> frozenset[x509.ObjectIdentifier] | None:
+    """None: any."""
     try:
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        return frozenset(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
-        return
-    wanted = {ExtendedKeyUsageOID.SERVER_AUTH: "server auth", ExtendedKeyUsageOID.CLIENT_AUTH: "client auth"}
-    lacking = [name for oid, name in wanted.items() if oid not in usage]
-    if lacking:
-        raise MembershipError(
-            f"{file} is not made for {' and '.join(lacking)}: have it made for server auth and client auth, "
-            "since members dial and are dialled"
-        )
+        return None
+
+
+def _allows(usages: frozenset[x509.ObjectIdentifier] | None, wanted: x509.ObjectIdentifier) -> bool:
+    return usages is None or wanted in usages
 
 
 def _written(seconds: float) -> str:

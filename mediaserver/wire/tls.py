@@ -210,7 +210,7 @@ def load_credential(
 
 
 def check_role(material: Material, role: TlsRole, file: Path | str) -> None:
-    """Whether a certificate is one for that role. Raises MembershipError."""
+    """Raises MembershipError unless the certificate is one for that role."""
     names = material.names
     servers = [name for name in names if name.endswith(MEDIA_SERVER_SUFFIX)]
     if role == "media-server":
@@ -219,6 +219,11 @@ def check_role(material: Material, role: TlsRole, file: Path | str) -> None:
             raise _not_for(file, names, f"a media server of a MediaCluster needs {wanted}")
         if len(servers) > 1:
             raise _not_for(file, names, "a media server belongs to one MediaCluster only")
+        if not material.listens:
+            raise MembershipError(
+                f"{file} is not made for server auth: have it made for server auth and client auth, since a "
+                "media server is dialled and dials"
+            )
         return
     allowed = {"operator": [OPERATOR_NAME], "gateway": [GATEWAY_NAME]}.get(
         role, [OPERATOR_NAME, GATEWAY_NAME]

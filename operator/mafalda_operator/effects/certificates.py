@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,9 +25,15 @@ from mafalda_operator.model import API_VERSION, LABEL_CLUSTER, MediaCluster, Obj
 from mafalda_operator.planning import certificates as planning
 from mafalda_operator.planning.actions import EventNote
 from mafalda_operator.planning.certificates import MISSING, AuthorityStep, LeafStep, LeafView
-from mediaserver.wire.certificates import Material
+from mediaserver.wire.certificates import CERTIFICATE, Material
 from mediaserver.wire.errors import MembershipError
-from mediaserver.wire.tls import GATEWAY_NAME, OPERATOR_NAME, Certificates, media_server_name
+from mediaserver.wire.tls import (
+    GATEWAY_NAME,
+    OPERATOR_NAME,
+    Certificates,
+    check_role,
+    media_server_name,
+)
 
 TLS_TYPE = "kubernetes.io/tls"
 _MANAGED = {"app.kubernetes.io/managed-by": "mafalda-operator"}
@@ -173,6 +179,8 @@ class CertificateKeeper:
             view, material = MISSING, None
             if held.obj is not None:
                 view, material = issuing.read_leaf(issuing.decoded(held.obj), self._wall())
+            if material is not None and wanted.cluster is not None and not wanted.made:
+                view = _for_servers(view, material)
             known = self._views[wanted.secret] = (held, view, material)
         return known[1]
 
@@ -403,12 +411,21 @@ def _given_state(secret: ObjectKey, given: bool, view: LeafView, names: frozense
     wanted = ", ".join(sorted(names))
     if not view.exists:
         return TlsSecret(secret, given, "Missing", wanted)
-    if view.problem:
-        return TlsSecret(secret, given, "Invalid", view.problem)
-    if not names <= view.names:
+    if view.names and not names <= view.names:
         detail = f"its certificate is not for {wanted}: have it made with that DNS name (SAN)"
         return TlsSecret(secret, given, "Invalid", detail)
+    if view.problem:
+        return TlsSecret(secret, given, "Invalid", view.problem)
     return TlsSecret(secret, given, "Good", not_after=view.not_after)
+
+
+def _for_servers(view: LeafView, material: Material) -> LeafView:
+    """With the problem that a media server's process would have with it."""
+    try:
+        check_role(material, "media-server", CERTIFICATE)
+    except MembershipError as error:
+        return replace(view, problem=str(error))
+    return view
 
 
 def _hold(_: ObjectKey, obj: Object | None) -> _Held:

@@ -11,6 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 from support.certificates import GATEWAY, OPERATOR, OTHER_SERVER, SERVER, Authority, write
 
@@ -23,6 +25,8 @@ from mediaserver.wire.rpc import Connection, Methods, accept, connect, running
 from mediaserver.wire.tls import CertificateFiles, Certificates, TlsRole, load_credential
 
 KEY = ClusterKey(b"k" * 32)
+CLIENT, SERVER_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+EXTENSION = x509.ExtendedKeyUsage
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,34 @@ def test_a_certificate_of_another_role_is_told(
 ) -> None:
     with pytest.raises(MembershipError, match=rf"tls\.crt is for .*{told}.*DNS name"):
         CertificateFiles(authority.directory(tmp_path, *names), role)
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "usages", "told"),
+    [
+        ("operator", OPERATOR, [CLIENT], None),
+        ("gateway", GATEWAY, [SERVER_AUTH], "not made for client auth"),
+        ("media-server", SERVER, [CLIENT], "not made for server auth: .* dials"),
+        ("media-server", SERVER, [CLIENT, SERVER_AUTH], None),
+    ],
+)
+def test_extended_key_usages(
+    tmp_path: Path,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+    role: TlsRole,
+    name: str,
+    usages: list[x509.ObjectIdentifier],
+    told: str | None,
+) -> None:
+    monkeypatch.setattr(x509, "ExtendedKeyUsage", lambda _: EXTENSION(usages))
+    authority.directory(tmp_path, name)
+    monkeypatch.undo()
+    if told is None:
+        assert CertificateFiles(tmp_path, role).material is not None
+        return
+    with pytest.raises(MembershipError, match=rf"tls\.crt is {told}"):
+        CertificateFiles(tmp_path, role)
 
 
 def test_exactly_one_credential(tmp_path: Path) -> None:
