@@ -61,7 +61,17 @@ def cluster(context: click.Context, directory: Path | None) -> None:
     Exit code 0: done (for status: it runs). 1: not done (it does not run); stderr says why and what to do.
     2: wrong arguments. `exec` ends with its command's.
     """
+    if context.invoked_subcommand != "exec":
+        _keep_files_private()
     context.obj = (directory or cache_root() / "cluster").absolute()
+
+
+def _keep_files_private() -> None:
+    """What we start lives on, and would hold the files that our caller left open to us, as its locks."""
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  a Path would be opened anew
+        if int(entry) > 2:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.set_inheritable(int(entry), False)
 
 
 @cluster.command()

@@ -127,17 +127,21 @@ def addresses(node: Node) -> list[Mapping[str, str]]:
     ]
 
 
-def anchor_script(paths: NodePaths) -> str:
+def anchor_script(paths: NodePaths, *, in_memory: bool) -> str:
     """Makes the node's own /run, /var/lib and /var/log in a new mount namespace, then holds that.
 
     So the kubelets do not meet in /var/lib/kubelet, iptables not at its lock, and all mounts of pods are gone
     with the last process. The name of the first mount tells such processes from all others (`stopping`).
+    With `in_memory` images and containers never touch the disk: to unpack and to delete them is most of the
+    work of `up` and `down` else.
     """
+    store = f"mount -t tmpfs -o mode=711 containerd '{paths.containerd}'" if in_memory else "true"
     return f"""\
 mount --make-rshared /
 mount -t tmpfs -o mode=755 '{paths.directory}' /run
 mount --bind '{paths.system}/lib' /var/lib
 mount --bind '{paths.system}/log' /var/log
+{store}
 touch '{paths.system}/ready'
 exec sleep infinity
 """

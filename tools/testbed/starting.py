@@ -20,6 +20,9 @@ _UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 _HIDDEN = ("/var/lib", "/var/log", "/run")
 """Folders of which each node's programs see their own."""
 
+_ENOUGH_GIB = 10.0
+"""Memory from which on nodes keep images and containers there: three nodes take about 2 GiB of it."""
+
 Say = Callable[[str], None]
 
 
@@ -55,6 +58,13 @@ def up(directory: Path, count: int, wanted: Sequence[str], say: Say) -> Testbed:
         list(pool.map(lambda node: _initialize(testbed, node), testbed.nodes))
     testbed.kubectl("apply", "-f", "-", stdin=control_plane.as_list(control_plane.dns_service()))
     return testbed
+
+
+def _memory_gib() -> float:
+    """What programs may still take without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return kib / 2**20
 
 
 def _check_directory(directory: Path) -> None:
@@ -121,7 +131,7 @@ def _write_files(testbed: Testbed) -> None:
 
 def _write_node_files(paths: Paths, node: Node, plugins: Path) -> None:
     own = paths.node(node)
-    for folder in (own.network_config, own.system / "lib", own.system / "log"):
+    for folder in (own.network_config, own.containerd, own.system / "lib", own.system / "log"):
         folder.mkdir(parents=True, exist_ok=True)
     own.containerd_config.write_text(node_files.containerd_config(own, plugins))
     own.kubelet_config.write_text(yaml.safe_dump(node_files.kubelet_config(node, own)))
@@ -155,7 +165,7 @@ def _start_runtime(testbed: Testbed, node: Node) -> None:
     if not testbed.processes.running(anchor):
         ready = own.system / "ready"
         ready.unlink(missing_ok=True)
-        script = node_files.anchor_script(own)
+        script = node_files.anchor_script(own, in_memory=_memory_gib() >= _ENOUGH_GIB)
         enter = [*entered(node.name), "unshare", "--mount", "--propagation", "slave"]
         testbed.processes.spawn(anchor, [*enter, "sh", "-euc", script])
         wait_until(

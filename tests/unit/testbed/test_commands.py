@@ -82,3 +82,14 @@ def test_failed_and_hanging_programs_are_told(tmp_path: Path):
 def test_waiting_ends_when_the_program_did():
     with pytest.raises(NotReadyError, match="etcd ended"):
         wait_until("ready", lambda: False, seconds=60, ended=lambda: ["etcd"])
+
+
+def test_what_it_starts_does_not_hold_its_callers_files(tmp_path: Path):
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    try:
+        tool(tmp_path / "none", "status")
+        assert not os.get_inheritable(writing)
+    finally:
+        os.close(reading)
+        os.close(writing)
