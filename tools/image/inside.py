@@ -3,7 +3,8 @@
     python - < tools/image/inside.py
 
 Every command answers --help, every module can be imported, a worker starts and ends, byte code is there for
-all, no library is missing, and nothing was written. Prints one line for each; exits 1 if one fails.
+all, no library is missing, nothing is setuid and nothing was written. Prints one line for each; exits 1 if
+one fails.
 """
 
 from __future__ import annotations
@@ -116,6 +117,11 @@ def nothing_was_written() -> str:
     for folder in ("/", "/opt/mafalda", str(SITE), "/etc"):
         if os.access(folder, os.W_OK):
             raise AssertionError(f"{folder} can be written by user {os.getuid()}")
+    everything = subprocess.run(
+        ["find", "/", "-xdev", "-type", "f", "-perm", "/6000"], capture_output=True, text=True, check=False
+    )
+    if everything.stdout:
+        raise AssertionError(f"setuid or setgid: {' '.join(everything.stdout.split())}")
     left = [str(path) for folder in WRITABLE for path in folder.iterdir()]
     if left:
         raise AssertionError(f"left: {', '.join(left)}")
