@@ -275,7 +275,7 @@ class Loop:
     def _targets(self) -> Iterator[tuple[ObjectKey, Target]]:
         for server in self._inventory.servers.values():
             cluster = self._inventory.clusters.get(server.cluster)
-            if cluster is None or not server.address:
+            if cluster is None or not server.address or self._inventory.is_starting(server):
                 continue
             yield (
                 server.key,

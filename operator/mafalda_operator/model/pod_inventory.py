@@ -92,6 +92,11 @@ class PodInventory:
         else:
             self.object_refusals[ref] = refusal
 
+    def is_starting(self, server: MediaServer) -> bool:
+        """Whether a server's pod is known to run nothing yet, so that nobody would answer there."""
+        pod = self.pods.get(server.key)
+        return pod is not None and pod.uid == server.pod_uid and pod.phase == "Pending"
+
     def wants_pods(self, cluster: ObjectKey) -> bool:
         """Whether a cluster has pods, wants some, or is to be let go once it has none."""
         held = self.clusters.get(cluster)

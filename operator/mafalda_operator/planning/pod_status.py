@@ -178,11 +178,18 @@ def _tls_trouble(cluster: MediaCluster, snapshot: Snapshot) -> Trouble | None:
 
 def _stuck(judged: PodPlan, snapshot: Snapshot) -> Iterator[tuple[PodView, Trouble]]:
     for pod in judged.live:
-        if pod.unschedulable and judged.cluster.network.host and any(one.deleting for one in judged.pods):
-            continue  # it waits for the node of a pod that ends
-        trouble = None if pod.ready else _pod_trouble(pod, judged.cluster, snapshot)
+        trouble = (
+            None if pod.ready or _waits_for_node(pod, judged) else _pod_trouble(pod, judged.cluster, snapshot)
+        )
         if trouble is not None:
             yield pod, trouble
+
+
+def _waits_for_node(pod: PodView, judged: PodPlan) -> bool:
+    """On HostNetwork, for that of a pod that ends."""
+    return (
+        bool(pod.unschedulable) and judged.cluster.network.host and any(one.deleting for one in judged.pods)
+    )
 
 
 def _several(judged: PodPlan, stuck: list[tuple[PodView, Trouble]]) -> Trouble | None:
@@ -307,7 +314,7 @@ def _ports(judged: PodPlan) -> tuple[bool | None, str, str]:
     if not judged.cluster.network.host:
         return True, "PortsAvailable", "pods have addresses, and so ports, of their own"
     for pod in judged.pods:
-        if pod.deleting:
+        if pod.deleting or _waits_for_node(pod, judged):
             continue
         taken = pod.finished and pod.reason == "NodePorts"
         if taken or "free ports" in pod.unschedulable:

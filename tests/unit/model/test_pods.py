@@ -190,6 +190,20 @@ def test_pods_concern_their_cluster_and_their_server() -> None:
     assert not inventory.wants_pods(ObjectKey("media", "other"))
 
 
+def test_a_server_is_starting_until_its_pod_runs() -> None:
+    inventory = Inventory()
+    metadata: dict[str, Any] = {"namespace": "media", "name": "main-x7f2q", "uid": "s1"}
+    host = MediaServer.parse({"metadata": metadata, "spec": {"clusterRef": {"name": "main"}}})
+    metadata["ownerReferences"] = [{"kind": "Pod", "uid": "p1", "controller": True}]
+    server = MediaServer.parse({"metadata": metadata, "spec": {"clusterRef": {"name": "main"}}})
+    assert not inventory.is_starting(server)
+    inventory.put_pod(PodView.parse({**POD, "status": {}}))
+    assert inventory.is_starting(server)
+    assert not inventory.is_starting(host)
+    inventory.put_pod(PodView.parse(POD))
+    assert not inventory.is_starting(server)
+
+
 def test_nodes_concern_clusters_with_pods_only() -> None:
     inventory = Inventory()
     inventory.put(cluster(replicas=0))

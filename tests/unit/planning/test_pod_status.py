@@ -200,6 +200,7 @@ def test_a_pod_that_waits_for_the_node_of_one_that_ends_is_no_trouble() -> None:
     world.schedule()
     assert [pod.unschedulable != "" for pod in world.live] == [False, True]
     assert told(world)["Progressing"]["reason"] == "Starting"
+    assert told(world)["PortsAvailable"]["status"] == "Unknown"
 
 
 def test_a_pod_that_a_kubelet_refused_its_ports_is_told() -> None:
