@@ -20,6 +20,10 @@ DrainReason = Literal["Requested", "PodDeleting", "ServerLeaving", "ScaleDown", 
 DRAIN_POLL = 0.5
 """Seconds between two looks at what is left: loads, which tell of participants, wake nobody."""
 
+LAST_CHANCE = 30.0
+"""Seconds before the deadline (or half of the time, if that is less) from which participants of a router that
+found no place elsewhere are sent to the session's other routers, so that they need not be cut off."""
+
 LAST_CALL = 5.0
 """Seconds beyond the deadline that a server has to end its routers before it counts as drained regardless."""
 
@@ -44,6 +48,8 @@ class Drain:
     deadline_time: str
     started: float
     deadline: float
+    urgent: bool
+    """The deadline is near: better fewer routers than the session asks for than participants cut off."""
     expired: bool
     """The deadline has passed: what is left ends, whether it has a place elsewhere or not."""
     routers_left: int
@@ -88,7 +94,7 @@ def wake_at(drains: Mapping[ObjectKey, Drain], now: float) -> float | None:
         for drain in drains.values()
         if not drain.drained
         for moment in (now + DRAIN_POLL, drain.deadline, drain.deadline + LAST_CALL)
-        if moment > now
+        if moment > now  # the deadline is near: found by the looks every DRAIN_POLL
     ]
     return min(moments, default=None)
 
@@ -139,6 +145,7 @@ def _drain(
         deadline_time=_later(start.time, timeout),
         started=start.started,
         deadline=deadline,
+        urgent=snapshot.now >= deadline - min(LAST_CHANCE, timeout / 2),
         expired=snapshot.now >= deadline,
         routers_left=routers,
         participants_left=participants,

@@ -93,6 +93,7 @@ def _facts(standing: Standing, *, frozen: bool) -> ServerFacts:
         report_received=view.report_received,
         zone=zone_of(standing),
         leaving=_leaving(standing),
+        urgent=standing.drain is not None and standing.drain.urgent,
         expired=standing.drain is not None and standing.drain.expired,
         drained=standing.drain is not None and standing.drain.drained,
     )

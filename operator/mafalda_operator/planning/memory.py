@@ -28,8 +28,10 @@ class ServerFacts:
 
     leaving: str = ""
     """Why it is being drained; `Cordoned`; empty: neither."""
+    urgent: bool = False
+    """The deadline of its drain is near."""
     expired: bool = False
-    """The deadline of its drain has passed."""
+    """It has passed."""
     drained: bool = False
 
 

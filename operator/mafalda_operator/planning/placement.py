@@ -263,8 +263,11 @@ def leavers(
     links: Iterable[Edge],
     standings: Mapping[ObjectKey, Standing],
 ) -> set[ObjectKey]:
-    """Routers on draining servers whose participants can go: those whose replacement is ready and linked, and
-    as many others as the session has more routers than it asks for."""
+    """Routers on draining servers whose participants can go.
+
+    Those whose replacement is ready and linked, as many others as the session has more routers than it asks
+    for, and all of a server whose time is nearly over, for then its other routers are better than none.
+    """
     waiting = {
         member.router.key for edge in links if edge.possible and not edge.ready for member in edge.ends
     }
@@ -281,7 +284,13 @@ def leavers(
     others = [member for member in draining if member not in replaced]
     others.sort(key=lambda member: (not _is_leaving(member, standings), member.router.key))
     spare = max(0, len(settled) + len(others) - session.min_routers)
-    return {member.router.key for member in (*replaced, *others[:spare])}
+    urgent = [member for member in others if _is_urgent(member, standings)]
+    return {member.router.key for member in (*replaced, *others[:spare], *urgent)}
+
+
+def _is_urgent(member: Member, standings: Mapping[ObjectKey, Standing]) -> bool:
+    standing = standings.get(member.server) if member.server is not None else None
+    return standing is not None and standing.drain is not None and standing.drain.urgent
 
 
 class _Reversed:

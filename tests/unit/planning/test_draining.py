@@ -146,6 +146,29 @@ def test_where_there_is_no_place_the_session_stays_until_the_deadline(make_world
     assert ready(world, ONE) == ("False", "Drained")
 
 
+def test_near_the_deadline_participants_go_to_the_other_routers(make_world: Any) -> None:
+    world = make_world()
+    world.cluster(drain={"timeout": "2m"})
+    for name in ("main-1", "main-2"):
+        world.server(name, workers=1)
+    session = world.session(min=2)
+    world.settle()
+    one = next(router_key(*r.key) for r in world.routers_of(session) if r.server_name == "main-1")
+    world.participants[one] = 5
+    world.load()
+    world.drain(ONE)
+    world.settle()
+    world.advance(80)
+    world.settle()
+    assert server_of(world, session) == ["main-1", "main-2"], "there may be a place yet"
+    world.advance(11)
+    world.settle()
+    assert server_of(world, session) == ["main-2"]
+    assert world.cut == 0
+    assert world.condition("MediaSession", session, "Scheduled")[:2] == ("False", "NoCapacity")
+    assert ready(world, ONE) == ("False", "Drained")
+
+
 def test_a_place_that_appears_is_used(make_world: Any) -> None:
     world = make_world()
     world.cluster()
