@@ -122,7 +122,8 @@ def _make(
             result.missing += 1
             continue
         best = capacity.pick(occupied, protocol=protocol, links=links)
-        if best is None and not has_healthy:
+        if best is None and not has_healthy and not (result.placed or result.moved):
+            # The first of its kind: those that follow are to speak its protocol.
             best = capacity.pick(occupied, protocol=None, links=links)
         if best is None:
             result.missing += 1

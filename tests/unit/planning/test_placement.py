@@ -345,3 +345,16 @@ def test_routers_of_a_session_share_a_pipe_protocol(make_world: Any) -> None:
     world.session(min=2)
     world.settle()
     assert sorted(router.server_name for router in world.routers_of(SESSION)) == ["new-1", "new-2"]
+
+
+def test_a_new_session_is_not_placed_over_servers_that_cannot_be_linked(make_world: Any) -> None:
+    world = make_world()
+    world.cluster()
+    world.server("old-1", workers=1, pipe_protocol=1)
+    world.server("new-1", workers=1, pipe_protocol=2)
+    world.session(min=2)
+    world.settle()
+    assert len(world.routers_of(SESSION)) == 1
+    status, reason, message = world.condition("MediaSession", SESSION, "Scheduled")
+    assert (status, reason) == ("False", "NoCapacity")
+    assert "pipe protocol" in message
