@@ -120,7 +120,7 @@ cluster: setup cluster-binaries ## Start a real Kubernetes of three nodes on thi
 
 .PHONY: e2e
 e2e: setup cluster-binaries image ## Run the end-to-end tests on that Kubernetes (as root); ends it unless it ran before
-	@tools/e2e $(or $(TESTS),tests/e2e) $(PYTEST_ARGS)
+	@tools/e2e $(if $(TESTS)$(PYTEST_ARGS),$(or $(TESTS),tests/e2e) $(PYTEST_ARGS))
 
 .PHONY: cluster-down
 cluster-down: ## End it; nothing is left

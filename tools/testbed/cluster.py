@@ -13,7 +13,8 @@ from mafalda_operator.cli.local.processes import ProcessGroup
 
 from testbed import control_plane, network
 from testbed.errors import CommandError, NotReadyError, NotRunningError
-from testbed.layout import CONTROL_PLANE, Node, Paths, nodes
+from testbed.layout import NAME, Node, Paths, nodes
+from testbed.layout import control_plane as control_plane_of
 from testbed.programs import Programs
 from testbed.running import entered, run, wait_until
 
@@ -30,6 +31,7 @@ class Description:
     nodes: int
     embedded: str
     testbed: str
+    name: str = NAME
 
 
 class Testbed:
@@ -41,7 +43,9 @@ class Testbed:
         self.paths = Paths(directory)
         self.description = description
         self.programs = Programs(Path(description.embedded), Path(description.testbed))
-        self.nodes = nodes(description.nodes)
+        self.nodes = nodes(description.nodes, description.name)
+        self.namespace = control_plane_of(description.name)
+        """Network namespace of the control plane."""
         self.processes = ProcessGroup(directory)
 
     @classmethod
@@ -87,7 +91,7 @@ class Testbed:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 30.0) -> str:
         """What kubectl prints. Raises CommandError."""
-        command = [*entered(CONTROL_PLANE), self.programs["kubectl"], *arguments]
+        command = [*entered(self.namespace), self.programs["kubectl"], *arguments]
         return run(*command, stdin=stdin, timeout=timeout, environment={**os.environ, **self.environment()})
 
     def kubectl_json(self, *arguments: str) -> Any:
@@ -118,7 +122,7 @@ class Testbed:
     def spawn_control_plane(self, name: str) -> None:
         """Starts that process unless it runs."""
         if not self.processes.running(name):
-            self.processes.spawn(name, [*entered(CONTROL_PLANE), *self._command(name)])
+            self.processes.spawn(name, [*entered(self.namespace), *self._command(name)])
 
     def _command(self, name: str) -> list[str]:
         commands = {
@@ -224,6 +228,8 @@ def locked(directory: Path) -> Iterator[None]:
                 yield
                 return
         finally:
+            with contextlib.suppress(OSError):  # there is something in it now, or it is gone
+                directory.rmdir()
             os.close(handle)
 
 

@@ -20,11 +20,12 @@ from testbed import images, network, starting, stopping
 from testbed.cluster import Testbed, locked
 from testbed.control_plane import RESTARTABLE
 from testbed.errors import TestbedError
-from testbed.layout import CONTROL_PLANE, MAX_NODES
+from testbed.layout import MAX_NODES, NAME
 from testbed.programs import require_machine
 from testbed.running import entered
 
 _NOT_RUNNING = 1
+_NAME = f"{__name__}.name"
 _component = click.argument("component", type=click.Choice(sorted(RESTARTABLE)))
 
 
@@ -54,8 +55,15 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     show_envvar=True,
     help="Where the testbed keeps its state. If absent: cluster in the cache (~/.cache/mafalda).",
 )
+@click.option(
+    "--name",
+    default=NAME,
+    show_default=True,
+    envvar="MAFALDA_CLUSTER_NAME",
+    help="Begins the names of its nodes and network namespaces; another one stands beside, in another --dir.",
+)
 @click.pass_context
-def cluster(context: click.Context, directory: Path | None) -> None:
+def cluster(context: click.Context, directory: Path | None, name: str) -> None:
     """A real Kubernetes of several nodes on this machine, in network namespaces, without Docker. Needs root.
 
     Exit code 0: done (for status: it runs). 1: not done (it does not run); stderr says why and what to do.
@@ -64,6 +72,12 @@ def cluster(context: click.Context, directory: Path | None) -> None:
     if context.invoked_subcommand != "exec":
         _keep_files_private()
     context.obj = (directory or cache_root() / "cluster").absolute()
+    context.meta[_NAME] = name
+
+
+def _name() -> str:
+    found: str = click.get_current_context().meta[_NAME]
+    return found
 
 
 def _keep_files_private() -> None:
@@ -91,7 +105,7 @@ def up(directory: Path, nodes: int, wanted: tuple[str, ...]) -> None:
     with _errors_shown():
         require_machine()
         with locked(directory):
-            testbed = starting.up(directory, nodes, wanted, say)
+            testbed = starting.up(directory, _name(), nodes, wanted, say)
     say(f"ready: {', '.join(f'{node.name} ({node.address}, zone {node.zone})' for node in testbed.nodes)}")
     click.echo("Next:")
     click.echo(
@@ -110,7 +124,7 @@ def down(directory: Path) -> None:
     with _errors_shown():
         require_machine()
         with locked(directory):
-            found = stopping.remove(directory)
+            found = stopping.remove(directory, _name())
     click.echo("cluster: nothing is left of it" if found else f"cluster: there is none in {directory}")
 
 
@@ -141,12 +155,14 @@ def _show(told: dict[str, Any]) -> None:
         click.echo(told["reason"])
         return
     missing = [name for name, runs in told["controlPlane"].items() if not runs]
-    click.echo(f"{CONTROL_PLANE:12} {'ready' if told['apiServerReady'] else 'no answer':9} {_ended(missing)}")
+    click.echo(
+        f"{'control plane':13} {'ready' if told['apiServerReady'] else 'no answer':9} {_ended(missing)}"
+    )
     for node in told["nodes"]:
         state = "cut off" if node["cut"] else "ready" if node["ready"] else "not ready"
         missing = [name for name, runs in node["processes"].items() if not runs]
         click.echo(
-            f"{node['name']:12} {state:9} {node['address']} pods {node['pods']} zone {node['zone']} "
+            f"{node['name']:13} {state:9} {node['address']} pods {node['pods']} zone {node['zone']} "
             f"{_ended(missing)}"
         )
     for image, having in told["images"].items():
@@ -232,12 +248,12 @@ def execute(directory: Path, command: tuple[str, ...]) -> NoReturn:
     testbed = _attached(directory)
     if os.geteuid() != 0:
         raise click.ClickException("only root may enter a network namespace")
-    if not network.exists(CONTROL_PLANE):
+    if not network.exists(testbed.namespace):
         raise click.ClickException("the testbed does not run; `tools/cluster up` starts it")
     resolv = shlex.quote(str(testbed.paths.resolv_conf))
     script = f'mount --bind {resolv} /etc/resolv.conf && exec "$@"'
     enter = [
-        *entered(CONTROL_PLANE),
+        *entered(testbed.namespace),
         "unshare",
         "--mount",
         "--propagation",

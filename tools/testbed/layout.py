@@ -11,7 +11,8 @@ NETWORK = "10.77.0"
 GATEWAY = f"{NETWORK}.1"
 SERVICES = "10.96.0.0/16"
 PODS = "10.244.0.0/16"
-CONTROL_PLANE = "mafalda-cp"
+NAME = "mafalda"
+"""Of a testbed, if it is not given another to stand beside one."""
 BRIDGE = "br0"
 API_URL = f"https://{GATEWAY}:6443"
 DOMAIN = "cluster.local"
@@ -25,10 +26,16 @@ class Node:
 
     number: int
     """From 1."""
+    testbed: str = NAME
 
     @property
     def name(self) -> str:
-        return f"mafalda-n{self.number}"
+        return f"{self.testbed}-n{self.number}"
+
+    @property
+    def control_plane(self) -> str:
+        """The namespace that its cable leads to."""
+        return control_plane(self.testbed)
 
     @property
     def address(self) -> str:
@@ -52,8 +59,13 @@ class Node:
         return f"system:node:{self.name}"
 
 
-def nodes(count: int) -> tuple[Node, ...]:
-    return tuple(Node(number) for number in range(1, count + 1))
+def nodes(count: int, testbed: str = NAME) -> tuple[Node, ...]:
+    return tuple(Node(number, testbed) for number in range(1, count + 1))
+
+
+def control_plane(testbed: str = NAME) -> str:
+    """The network namespace of the control plane."""
+    return f"{testbed}-cp"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ Every function may be called again: it makes only what is not there.
 
 from collections.abc import Sequence
 
-from testbed.errors import NotRunningError
-from testbed.layout import BRIDGE, CONTROL_PLANE, GATEWAY, SERVICES, Node
+from testbed.errors import CommandError, NotRunningError
+from testbed.layout import BRIDGE, GATEWAY, SERVICES, Node
 from testbed.running import NAMESPACES, entered, run, succeeds
 
 
@@ -14,22 +14,22 @@ def exists(namespace: str) -> bool:
     return (NAMESPACES / namespace).exists()
 
 
-def make_control_plane() -> None:
-    _make_namespace(CONTROL_PLANE)
-    if not succeeds("ip", "-n", CONTROL_PLANE, "link", "show", BRIDGE):
-        _ip(CONTROL_PLANE, "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
-    _ip(CONTROL_PLANE, "addr", "replace", f"{GATEWAY}/24", "dev", BRIDGE)
-    _ip(CONTROL_PLANE, "link", "set", BRIDGE, "up")
+def make_control_plane(namespace: str) -> None:
+    _make_namespace(namespace)
+    if not succeeds("ip", "-n", namespace, "link", "show", BRIDGE):
+        _ip(namespace, "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
+    _ip(namespace, "addr", "replace", f"{GATEWAY}/24", "dev", BRIDGE)
+    _ip(namespace, "link", "set", BRIDGE, "up")
     # Any way out will do: kube-proxy turns a service's address into a pod's after this choice.
-    _ip(CONTROL_PLANE, "route", "replace", SERVICES, "dev", BRIDGE)
-    _sysctl(CONTROL_PLANE, "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=0")
+    _ip(namespace, "route", "replace", SERVICES, "dev", BRIDGE)
+    _sysctl(namespace, "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=0")
 
 
 def make_node(node: Node) -> None:
     _make_namespace(node.name)
     if not succeeds("ip", "-n", node.name, "link", "show", "eth0"):
         _ip(
-            CONTROL_PLANE,
+            node.control_plane,
             "link",
             "add",
             node.link,
@@ -41,7 +41,7 @@ def make_node(node: Node) -> None:
             "netns",
             node.name,
         )
-        _ip(CONTROL_PLANE, "link", "set", node.link, "master", BRIDGE, "up")
+        _ip(node.control_plane, "link", "set", node.link, "master", BRIDGE, "up")
     # Without the second, packets between pods of one node pass over its bridge unseen by NetworkPolicy.
     _sysctl(node.name, "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1")
 
@@ -55,26 +55,28 @@ def route(nodes: Sequence[Node]) -> None:
         for other in nodes:
             if other != node:
                 _ip(node.name, "route", "replace", other.pods, "via", other.address)
-        _ip(CONTROL_PLANE, "route", "replace", node.pods, "via", node.address)
+        _ip(node.control_plane, "route", "replace", node.pods, "via", node.address)
 
 
 def cut(node: Node) -> None:
     """Pulls the node's cable out of the bridge: nothing comes or goes, and what runs on the node runs on."""
     _require(node)
-    _ip(CONTROL_PLANE, "link", "set", node.link, "down")
+    _ip(node.control_plane, "link", "set", node.link, "down")
 
 
 def join(node: Node, nodes: Sequence[Node]) -> None:
     """Puts the cable in again."""
     _require(node)
-    _ip(CONTROL_PLANE, "link", "set", node.link, "up")
+    _ip(node.control_plane, "link", "set", node.link, "up")
     route(nodes)
 
 
 def is_cut(node: Node) -> bool:
-    if not exists(node.name):
+    """Also of a node that is half made: no, then."""
+    try:
+        return "state DOWN" in run("ip", "-o", "-n", node.control_plane, "link", "show", node.link)
+    except CommandError:
         return False
-    return "state DOWN" in run("ip", "-o", "-n", CONTROL_PLANE, "link", "show", node.link)
 
 
 def remove(namespace: str) -> None:

@@ -11,7 +11,7 @@ import yaml
 from testbed import control_plane, images, network, node_files
 from testbed.cluster import DAEMONS, Description, Testbed, is_ready
 from testbed.errors import CommandError, NotPossibleError, NotRunningError
-from testbed.layout import CONTROL_PLANE, PAUSE, Node, Paths
+from testbed.layout import PAUSE, Node, Paths
 from testbed.programs import find_programs, plugin_folder, require_machine
 from testbed.running import entered, wait_until
 from testbed.stopping import clear
@@ -23,18 +23,21 @@ _HIDDEN = ("/var/lib", "/var/log", "/run")
 _ENOUGH_GIB = 10.0
 """Memory from which on nodes keep images and containers there: three nodes take about 2 GiB of it."""
 
+_SOCKET_PATH = 107
+"""Letters that Linux allows in the path of a socket."""
+
 Say = Callable[[str], None]
 
 
-def up(directory: Path, count: int, wanted: Sequence[str], say: Say) -> Testbed:
+def up(directory: Path, name: str, count: int, wanted: Sequence[str], say: Say) -> Testbed:
     """A running testbed of `count` nodes that have the images `wanted`. The caller holds the lock.
 
     Raises TestbedError or LocalClusterError; what was started stays then, for its logs, until `down`.
     """
-    _check_directory(directory)
+    _check_directory(directory, name)
     require_machine()
     programs = find_programs()
-    description = Description(count, str(programs.embedded), str(programs.testbed))
+    description = Description(count, str(programs.embedded), str(programs.testbed), name)
     testbed = _existing(directory, description, say) or _new(directory, description)
     images.ensure_pause(say)
     _make_network(testbed)
@@ -67,7 +70,14 @@ def _memory_gib() -> float:
     return kib / 2**20
 
 
-def _check_directory(directory: Path) -> None:
+def _check_directory(directory: Path, name: str) -> None:
+    """Raises NotPossibleError where nodes would see something else, or the paths of sockets be too long."""
+    longest = len(f"{directory}/{name}-n1/kubelet/pod-resources/4294967295")
+    if longest > _SOCKET_PATH:
+        spare = longest - _SOCKET_PATH
+        raise NotPossibleError(
+            f"{directory} is {spare} letters too long for sockets in it: choose another --dir"
+        )
     for hidden in _HIDDEN:
         if directory.is_relative_to(hidden):
             raise NotPossibleError(
@@ -80,25 +90,21 @@ def _existing(directory: Path, wanted: Description, say: Say) -> Testbed | None:
     try:
         testbed = Testbed.attach(directory)
     except NotRunningError:
-        clear(directory)
+        clear(directory, wanted.name)
         return None
     if testbed.description == wanted and all(testbed.control_plane_state().values()):
         return testbed
     if testbed.description != wanted and testbed.answers():
         raise NotPossibleError(
-            f"{directory} has a running testbed of {testbed.description.nodes} nodes or of other programs; "
-            "`tools/cluster down` first"
+            f"{directory} has a running testbed of {testbed.description.nodes} nodes, "
+            "of other programs or another name; `tools/cluster down` first"
         )
     say("clearing what an earlier testbed left")
-    clear(directory)
+    clear(directory, wanted.name)
     return None
 
 
 def _new(directory: Path, description: Description) -> Testbed:
-    if network.exists(CONTROL_PLANE):
-        raise NotPossibleError(
-            f"another testbed has the network namespace {CONTROL_PLANE}: `tools/cluster down` with its --dir"
-        )
     testbed = Testbed(directory, description)
     testbed.processes.prepare()
     testbed.save()
@@ -106,7 +112,7 @@ def _new(directory: Path, description: Description) -> Testbed:
 
 
 def _make_network(testbed: Testbed) -> None:
-    network.make_control_plane()
+    network.make_control_plane(testbed.namespace)
     for node in testbed.nodes:
         network.make_node(node)
     network.route(testbed.nodes)

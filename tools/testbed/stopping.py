@@ -1,5 +1,6 @@
 """`tools/cluster down`: ends exactly what the testbed started and leaves nothing, in whatever state."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,25 +13,26 @@ from mafalda_operator.cli.local.processes import ProcessGroup, ProcessRecord
 
 from testbed import control_plane, network
 from testbed.errors import NotPossibleError, NotReadyError
-from testbed.layout import CONTROL_PLANE, MAX_NODES, nodes
+from testbed.layout import MAX_NODES, NAME, Paths, nodes
+from testbed.layout import control_plane as control_plane_of
 
 _PROC = Path("/proc")
 _SECONDS = 10.0
 _PAUSE = 0.05
 
 
-def remove(directory: Path) -> bool:
+def remove(directory: Path, name: str = NAME) -> bool:
     """Ends the testbed of `directory` and removes that; False if there was nothing. The caller holds the
     lock. Raises as `clear` does.
     """
-    found = clear(directory)
+    found = clear(directory, name)
     directory.rmdir()
     return found
 
 
-def clear(directory: Path) -> bool:
+def clear(directory: Path, name: str = NAME) -> bool:
     """Ends the testbed of `directory` and empties that; False if there was nothing. The caller holds the
-    lock, so the directory exists.
+    lock, so the directory exists. `name` counts where the directory does not tell.
 
     Raises NotPossibleError if the directory holds something else, or the namespaces are another testbed's.
     """
@@ -38,17 +40,26 @@ def clear(directory: Path) -> bool:
     entries = list(directory.iterdir())
     if entries and not group.prepared:
         raise NotPossibleError(f"{directory} holds no testbed of ours and is left alone")
-    names = [CONTROL_PLANE, *(node.name for node in nodes(MAX_NODES))]
+    name = _name(directory) or name
+    names = [control_plane_of(name), *(node.name for node in nodes(MAX_NODES, name))]
     present = [name for name in names if network.exists(name)]
     if not entries and present:
         _require_empty(present)
     group.stop(grace=0)
-    _end_all(lambda: list(leftovers(directory)))
+    _end_all(lambda: list(leftovers(directory, name)))
     for name in reversed(present):
         network.remove(name)
     for entry in directory.iterdir():
         _remove(entry)
     return bool(entries or present)
+
+
+def _name(directory: Path) -> str | None:
+    """Of the testbed that this directory describes; None if it describes none."""
+    try:
+        return str(json.loads(Paths(directory).state.read_text()).get("name", NAME))
+    except FileNotFoundError:
+        return None
 
 
 def _require_empty(namespaces: list[str]) -> None:
@@ -57,7 +68,9 @@ def _require_empty(namespaces: list[str]) -> None:
         inside = list(_inside(name))
         if inside:
             told = ", ".join(f"{_PROC}/{pid}" for pid in inside[:3])
-            raise NotPossibleError(f"the namespace {name} is another testbed's ({told}): give its --dir")
+            raise NotPossibleError(
+                f"the namespace {name} is another testbed's ({told}): give its --dir, or another --name"
+            )
 
 
 def _end_all(found: Callable[[], list[ProcessRecord]]) -> None:
@@ -74,14 +87,14 @@ def _end_all(found: Callable[[], list[ProcessRecord]]) -> None:
         time.sleep(_PAUSE)
 
 
-def leftovers(directory: Path) -> Iterator[ProcessRecord]:
+def leftovers(directory: Path, name: str = NAME) -> Iterator[ProcessRecord]:
     """What nobody recorded: containers, their shims, and what was started as `up` was killed.
 
     A process is a node's if it lives on mounts made of the node's directory: containers have their root file
     system there, all others the /run that the anchor made. Of the control plane, by name and namespace.
     """
-    mark = str(directory / nodes(1)[0].name)[:-1].replace(" ", "\\040")
-    inode = _inode(Path("/run/netns") / CONTROL_PLANE)
+    mark = str(directory / nodes(1, name)[0].name)[:-1].replace(" ", "\\040")
+    inode = _inode(Path("/run/netns") / control_plane_of(name))
     for pid in _pids():
         try:
             mounts = (_PROC / str(pid) / "mountinfo").read_text(errors="replace")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from testbed import programs, stopping
+from testbed import programs, starting, stopping
 from testbed.cluster import locked
 from testbed.commands import cluster
 from testbed.errors import CommandError, NotPossibleError, NotReadyError
@@ -93,3 +93,12 @@ def test_what_it_starts_does_not_hold_its_callers_files(tmp_path: Path):
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("directory", "told"),
+    [("/tmp/" + "long" * 20, "too long for sockets"), ("/var/lib/testbed", "which nodes see their own of")],
+)
+def test_directory_that_cannot_work_is_refused(directory: str, told: str):
+    with pytest.raises(NotPossibleError, match=told):
+        starting.up(Path(directory), "mafalda", 1, [], print)
