@@ -107,7 +107,8 @@ def _make(
 ) -> None:
     used = {member.router.index for member in topology.of("Healthy") if member.router.owned}
     replaced = [member for verdict in _REPLACED for member in topology.of(verdict) if member.router.owned]
-    has_healthy = bool(topology.of("Healthy"))
+    # A session all of whose routers have to go may go where another pipe protocol is spoken: as a whole.
+    moves_whole = bool(topology.of("Draining")) and not topology.of("Healthy")
     index = 0
     for _ in range(wanted):
         while index in used:
@@ -122,9 +123,9 @@ def _make(
             result.missing += 1
             continue
         best = capacity.pick(occupied, protocol=protocol, links=links)
-        if best is None and not has_healthy and not (result.placed or result.moved):
-            # The first of its kind: those that follow are to speak its protocol.
-            best = capacity.pick(occupied, protocol=None, links=links)
+        if best is None and moves_whole and not result.moved:
+            protocol = capacity.choose_protocol(wanted, Occupied())
+            best = capacity.pick(occupied, protocol=protocol, links=links)
         if best is None:
             result.missing += 1
             continue

@@ -184,6 +184,26 @@ def test_a_place_that_appears_is_used(make_world: Any) -> None:
     assert world.cut == 0
 
 
+def test_a_session_goes_to_servers_of_another_pipe_protocol_as_a_whole_if_at_all(make_world: Any) -> None:
+    world = make_world()
+    world.cluster()
+    world.server("main-1", workers=1)
+    world.server("main-2", workers=1)
+    session = world.session(min=2)
+    world.settle()
+    world.attend(session, 3)
+    for name in ("main-3", "main-4"):
+        world.server(name, workers=1, pipe_protocol=2)
+    world.drain(ONE)
+    world.settle()
+    assert server_of(world, session) == ["main-1", "main-2"], "it can't be linked with the one that stays"
+    world.drain(TWO)
+    world.settle()
+    assert server_of(world, session) == ["main-3", "main-4"]
+    assert world.cut == 0
+    assert sum(world.participants.values()) == 3
+
+
 def test_nothing_waits_with_a_timeout_of_nothing(make_world: Any) -> None:
     world = make_world()
     world.cluster(drain={"timeout": "0s"})
