@@ -1,6 +1,7 @@
 """The build scripts' refusals. That they build is shown by every test that runs a worker or a cluster."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -194,3 +195,26 @@ def test_ready_made_binaries_are_checked_and_nothing_is_built(sandbox: Sandbox, 
     assert broken.returncode == 1
     assert "kubectl does not run: broken" in broken.stderr
     assert not os.path.lexists(sandbox.cache)
+
+
+def test_testbed_binaries_that_are_not_built_are_told_with_their_target(sandbox: Sandbox):
+    done = sandbox.run("build-cluster", "--check")
+    assert done.returncode == 1
+    assert "make cluster-binaries" in done.stderr
+    done = sandbox.run("build-cluster", "--wrong")
+    assert done.returncode == 1
+    assert "usage: tools/build-cluster" in done.stderr
+
+
+def test_versions_of_testbed_and_modules_agree(sandbox: Sandbox):
+    script = (TOOLS / "build-cluster").read_text()
+    for name, module in (("HELM", "helm"), ("COREDNS", "coredns"), ("KUBE_ROUTER", "kube-router")):
+        version = re.search(rf"^{name}=(.+)$", script, re.MULTILINE)
+        assert version is not None
+        text = (TOOLS / "testbed/binaries" / module / "go.mod").read_text()
+        assert re.search(rf"^require \S+ v{re.escape(version[1])}$", text, re.MULTILINE), name
+    kubernetes = re.search(r"^KUBERNETES=(.+)$", (TOOLS / "build-kubernetes").read_text(), re.MULTILINE)
+    assert kubernetes is not None
+    nodes = (TOOLS / "testbed/binaries/nodes/go.mod").read_text()
+    assert f"k8s.io/kubernetes v{kubernetes[1]}\n" in nodes
+    assert f"k8s.io/kubelet v0.{kubernetes[1].removeprefix('1.')}\n" in nodes
