@@ -23,8 +23,8 @@ from mediaserver.gateway.errors import UpstreamError
 from mediaserver.gateway.resources import ObjectKey
 from mediaserver.wire import sockets
 from mediaserver.wire.close_codes import DIAL_AGAIN, DIAL_LATER
+from mediaserver.wire.handshakes import dial_problem
 from mediaserver.wire.membership import Dial
-from mediaserver.wire.tls import dial_problem
 
 SUBPROTOCOL = "protoo"
 ROUTER_HEADER = "X-Mafalda-Router"

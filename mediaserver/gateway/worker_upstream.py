@@ -9,8 +9,8 @@ from typing import cast
 from mediaserver import shim
 from mediaserver.control.contract import Address
 from mediaserver.gateway.errors import UpstreamError
+from mediaserver.wire.handshakes import dial_problem
 from mediaserver.wire.membership import IN_THE_CLEAR, Dial
-from mediaserver.wire.tls import dial_problem
 from mediaserver.wire.upgrade import set_no_delay
 
 DIAL_SECONDS = 2.0

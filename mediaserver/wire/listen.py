@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mediaserver.wire import tls
 from mediaserver.wire.errors import ListenError, MembershipError
+from mediaserver.wire.handshakes import refused
 from mediaserver.wire.membership import Credential
 
 _SHUTDOWN_SECONDS = 2.0
@@ -23,7 +24,7 @@ def _quote_nothing(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
         if isinstance(error, BadHttpMethod):
-            tls.refused(
+            refused(
                 "the dialler does not speak HTTP here: if it speaks TLS, give both a --tls-dir, or both "
                 "the same --cluster-key-file"
             )

@@ -39,6 +39,7 @@ from mediaserver.wire.errors import (
     RemoteError,
     WireError,
 )
+from mediaserver.wire.handshakes import dial_problem
 from mediaserver.wire.membership import IN_THE_CLEAR, Dial
 from mediaserver.wire.methods import Handler, Methods, RpcFailure
 from mediaserver.wire.outbox import Outbox, Socket
@@ -356,7 +357,7 @@ async def connect(
     except TimeoutError as error:
         raise ConnectionLost(f"{name} at {url} did not answer within {timeout:g} s") from error
     except (ClientError, OSError, ValueError) as error:
-        problem = tls.dial_problem(error, dial)
+        problem = dial_problem(error, dial)
         if problem is not None:
             raise HandshakeFailed(f"{name} at {url}", problem) from error
         if isinstance(error, ServerDisconnectedError):

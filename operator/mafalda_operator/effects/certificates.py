@@ -8,35 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 
 from mafalda_operator.effects import issuing
-from mafalda_operator.effects.api import SECRETS, KubeApi, Object
+from mafalda_operator.effects.api import KubeApi
 from mafalda_operator.effects.backoff import Backoff
+from mafalda_operator.effects.certificate_secrets import Held, Wanted, hold, write
 from mafalda_operator.effects.errors import Conflict, KubeError
 from mafalda_operator.effects.issuing import CertificateAuthority
 from mafalda_operator.effects.secrets import WatchedSecrets
-from mafalda_operator.model import API_VERSION, LABEL_CLUSTER, MediaCluster, ObjectKey, TlsSecret
+from mafalda_operator.model import MediaCluster, ObjectKey, TlsSecret
 from mafalda_operator.planning import certificates as planning
 from mafalda_operator.planning.actions import EventNote
 from mafalda_operator.planning.certificates import MISSING, AuthorityStep, LeafStep, LeafView
-from mediaserver.wire.certificates import CERTIFICATE, Material
+from mediaserver.wire.certificates import Material
 from mediaserver.wire.errors import MembershipError
 from mediaserver.wire.tls import (
     GATEWAY_NAME,
     OPERATOR_NAME,
     Certificates,
-    check_role,
     media_server_name,
 )
-
-TLS_TYPE = "kubernetes.io/tls"
-_MANAGED = {"app.kubernetes.io/managed-by": "mafalda-operator"}
 
 log = structlog.get_logger(__name__)
 
@@ -48,28 +44,6 @@ class Issuing:
     authority: ObjectKey
     gateway: ObjectKey
     own: Certificates
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A Secret as it was read."""
-
-    obj: Object | None
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        return ((self.obj or {}).get("metadata") or {}).get("labels") or {}
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A certificate that is to be in a Secret; ``cluster`` None: the gateways'."""
-
-    secret: ObjectKey
-    names: frozenset[str]
-    cluster: MediaCluster | None
-    made: bool
-    """By this operator."""
 
 
 class CertificateKeeper:
@@ -89,13 +63,13 @@ class CertificateKeeper:
         """``tls``: whether this operator has certificates at all. ``on_state`` hears of clusters' Secrets."""
         self._api, self._issuing, self._tls, self._leading = api, issuing, tls, leading
         self._on_state, self._note, self._wall = on_state, note, wall
-        self._secrets = WatchedSecrets(api, _hold, self._changed, what="certificates")
+        self._secrets = WatchedSecrets(api, hold, self._changed, what="certificates")
         self._woken = asyncio.Event()
         self._backoff = Backoff()
-        self._wanted: dict[ObjectKey, _Wanted] = {}
-        self._clusters: dict[ObjectKey, _Wanted] = {}
+        self._wanted: dict[ObjectKey, Wanted] = {}
+        self._clusters: dict[ObjectKey, Wanted] = {}
         self._failed: dict[ObjectKey, str] = {}
-        self._views: dict[ObjectKey, tuple[_Held, LeafView, Material | None]] = {}
+        self._views: dict[ObjectKey, tuple[Held, LeafView, Material | None]] = {}
         self._authority: CertificateAuthority | None = None
         """The last one that could be used: written again when its Secret is deleted or spoiled."""
         self._own = MISSING
@@ -145,14 +119,14 @@ class CertificateKeeper:
 
     # -- what is watched --------------------------------------------------------------------------------
 
-    def _want(self, cluster: MediaCluster) -> _Wanted:
+    def _want(self, cluster: MediaCluster) -> Wanted:
         names = frozenset({media_server_name(*cluster.key)})
         secret = ObjectKey(cluster.key.namespace, cluster.tls_secret)
         made = self._issuing is not None and cluster.given_tls_secret is None
-        return _Wanted(secret, names, cluster, made)
+        return Wanted(secret, names, cluster, made)
 
     def _watch(self) -> None:
-        wanted: dict[ObjectKey, _Wanted] = {}
+        wanted: dict[ObjectKey, Wanted] = {}
         watched: set[ObjectKey] = set()
         if self._issuing is not None:
             watched.add(self._issuing.authority)
@@ -160,7 +134,7 @@ class CertificateKeeper:
             wanted = {one.secret: one for one in self._clusters.values()}
             if self._issuing is not None:
                 gateway = self._issuing.gateway
-                wanted[gateway] = _Wanted(gateway, frozenset({GATEWAY_NAME}), None, made=True)
+                wanted[gateway] = Wanted(gateway, frozenset({GATEWAY_NAME}), None, made=True)
         self._wanted = wanted
         for gone in self._views.keys() - wanted.keys():
             del self._views[gone]
@@ -170,18 +144,13 @@ class CertificateKeeper:
         self._failed.pop(secret, None)
         self._woken.set()
 
-    def _view(self, wanted: _Wanted) -> LeafView | None:
+    def _view(self, wanted: Wanted) -> LeafView | None:
         held = self._secrets.get(wanted.secret)
         if held is None:
             return None
         known = self._views.get(wanted.secret)
         if known is None or known[0] is not held:
-            view, material = MISSING, None
-            if held.obj is not None:
-                view, material = issuing.read_leaf(issuing.decoded(held.obj), self._wall())
-            if material is not None and wanted.cluster is not None and not wanted.made:
-                view = _for_servers(view, material)
-            known = self._views[wanted.secret] = (held, view, material)
+            known = self._views[wanted.secret] = (held, *wanted.read(held, self._wall()))
         return known[1]
 
     # -- a turn -----------------------------------------------------------------------------------------
@@ -219,9 +188,8 @@ class CertificateKeeper:
         if step is None or not self._leading():
             return True
         content, promoted = self._stepped(step, known, now)
-        annotations = {issuing.PROMOTED: promoted} if promoted else {}
         try:
-            obj = await self._write(making.authority, held, content, annotations, owner=None)
+            obj = await write(self._api, making.authority, held, content, promoted=promoted)
         except KubeError as error:
             self._tell_failure(making.authority, step.reason, error)
             return False
@@ -231,19 +199,18 @@ class CertificateKeeper:
             reason=step.reason,
         )
         self._secrets.put(making.authority, obj)
-        self._take_authority(_Held(obj), making)
+        self._take_authority(Held(obj), making)
         return True
 
-    def _take_authority(self, held: _Held, making: Issuing) -> str:
+    def _take_authority(self, held: Held, making: Issuing) -> str:
         """Use the CA of a Secret; why it can't be used, if so."""
         if held.obj is None:
             problem = ""
             if self._authority is None:
                 making.own.lacks(f"Secret {making.authority} with the CA is missing: the leader makes it")
         else:
-            promoted = ((held.obj.get("metadata") or {}).get("annotations") or {}).get(issuing.PROMOTED, "")
             try:
-                self._authority = issuing.read_authority(issuing.decoded(held.obj), promoted)
+                self._authority = issuing.read_authority(issuing.decoded(held.obj), held.promoted)
                 return ""
             except MembershipError as error:
                 problem = str(error)
@@ -284,11 +251,11 @@ class CertificateKeeper:
         self.usable.set()
         log.info("operator's own certificate made", reason=step.reason, until=material.until)
 
-    async def _keep_leaf(self, wanted: _Wanted, authority: CertificateAuthority, now: float) -> bool:
+    async def _keep_leaf(self, wanted: Wanted, authority: CertificateAuthority, now: float) -> bool:
         """False when what is due could not be written."""
         view = self._view(wanted)
         held = self._secrets.get(wanted.secret)
-        if view is None or held is None or self._taken(wanted, held) or not self._leading():
+        if view is None or held is None or wanted.is_taken(held) or not self._leading():
             return True
         step = planning.leaf_step(view, wanted.names, authority.view, now)
         if step is None:
@@ -296,7 +263,7 @@ class CertificateKeeper:
         material = self._views[wanted.secret][2]
         content = self._content(step, wanted.names, authority, material, now)
         try:
-            obj = await self._write(wanted.secret, held, content, {}, owner=wanted.cluster)
+            obj = await write(self._api, wanted.secret, held, content, owner=wanted.cluster)
         except KubeError as error:
             self._tell_failure(wanted.secret, step.reason, error)
             return False
@@ -317,66 +284,16 @@ class CertificateKeeper:
             return issuing.respread(material, authority)
         return issuing.issue(authority, names, now, planning.leaf_end(authority.view, now))
 
-    async def _write(
-        self,
-        secret: ObjectKey,
-        held: _Held,
-        content: issuing.Content,
-        annotations: Mapping[str, str],
-        *,
-        owner: MediaCluster | None,
-    ) -> Object:
-        """Make the Secret, or change its data if it is still as it was read. Raises KubeError."""
-        data: dict[str, Any] = dict(issuing.encoded(content))
-        if held.obj is not None:
-            data |= {name: None for name in held.obj.get("data") or {} if name not in content}
-            version = held.obj["metadata"]["resourceVersion"]
-            metadata = {"resourceVersion": version, "annotations": dict(annotations)}
-            return await self._api.patch(SECRETS, *secret, {"metadata": metadata, "data": data})
-        metadata = {
-            "name": secret.name,
-            "namespace": secret.namespace,
-            "labels": _MANAGED | ({LABEL_CLUSTER: owner.key.name} if owner is not None else {}),
-            "annotations": dict(annotations),
-            "ownerReferences": [_owner(owner)] if owner is not None else [],
-        }
-        body = {"metadata": metadata, "type": TLS_TYPE, "data": data}
-        return await self._api.create(SECRETS, secret.namespace, body)
-
     # -- telling ----------------------------------------------------------------------------------------
-
-    def _taken(self, wanted: _Wanted, held: _Held) -> bool:
-        """Whether a Secret of that name is somebody else's."""
-        cluster = wanted.cluster
-        return (
-            cluster is not None
-            and held.obj is not None
-            and held.labels.get(LABEL_CLUSTER) != cluster.key.name
-        )
 
     def _tell(self) -> None:
         for key, wanted in self._clusters.items():
-            self._on_state(key, self._state(wanted))
-
-    def _state(self, wanted: _Wanted) -> TlsSecret:
-        secret, given = wanted.secret, not wanted.made and self._given(wanted)
-        if not self._tls:
-            return TlsSecret(secret, given, "Off")
-        view, held = self._view(wanted), self._secrets.get(secret)
-        if secret in self._failed:
-            return TlsSecret(secret, given, "Failed", self._failed[secret])
-        if view is None or held is None:
-            return TlsSecret(secret, given, "Pending")
-        if not wanted.made:
-            return _given_state(secret, given, view, wanted.names)
-        if self._taken(wanted, held):
-            return TlsSecret(secret, given, "Taken")
-        usable = view.exists and not view.problem
-        return TlsSecret(secret, given, "Good" if usable else "Pending", not_after=view.not_after)
-
-    @staticmethod
-    def _given(wanted: _Wanted) -> bool:
-        return wanted.cluster is not None and wanted.cluster.given_tls_secret is not None
+            secret = wanted.secret
+            if self._tls:
+                told = wanted.state(self._view(wanted), self._secrets.get(secret), self._failed.get(secret))
+            else:
+                told = TlsSecret(secret, wanted.given, "Off")
+            self._on_state(key, told)
 
     def _tell_failure(self, secret: ObjectKey, reason: str, error: KubeError) -> None:
         if isinstance(error, Conflict):
@@ -385,7 +302,7 @@ class CertificateKeeper:
             log.error("certificate not written", secret=str(secret), reason=reason, error=str(error))
         self._failed[secret] = str(error)
 
-    def _tell_written(self, wanted: _Wanted, step: LeafStep) -> None:
+    def _tell_written(self, wanted: Wanted, step: LeafStep) -> None:
         what = "certificate made" if isinstance(step, planning.Issue) else "certificate's CAs exchanged"
         message = f"Secret {wanted.secret}: {what}: {step.message}"
         amiss = step.reason in ("CertificateBroken", "CertificateExpired")
@@ -405,42 +322,6 @@ class CertificateKeeper:
                 message,
             )
         )
-
-
-def _given_state(secret: ObjectKey, given: bool, view: LeafView, names: frozenset[str]) -> TlsSecret:
-    wanted = ", ".join(sorted(names))
-    if not view.exists:
-        return TlsSecret(secret, given, "Missing", wanted)
-    if view.names and not names <= view.names:
-        detail = f"its certificate is not for {wanted}: have it made with that DNS name (SAN)"
-        return TlsSecret(secret, given, "Invalid", detail)
-    if view.problem:
-        return TlsSecret(secret, given, "Invalid", view.problem)
-    return TlsSecret(secret, given, "Good", not_after=view.not_after)
-
-
-def _for_servers(view: LeafView, material: Material) -> LeafView:
-    """With the problem that a media server's process would have with it."""
-    try:
-        check_role(material, "media-server", CERTIFICATE)
-    except MembershipError as error:
-        return replace(view, problem=str(error))
-    return view
-
-
-def _hold(_: ObjectKey, obj: Object | None) -> _Held:
-    return _Held(obj)
-
-
-def _owner(cluster: MediaCluster) -> Object:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "MediaCluster",
-        "name": cluster.key.name,
-        "uid": cluster.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
 
 
 def _written(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 from support.certificates import GATEWAY, OPERATOR, OTHER_SERVER, SERVER, Authority, write
 
-from mediaserver.wire import tls
+from mediaserver.wire import handshakes
 from mediaserver.wire.certificates import read
 from mediaserver.wire.errors import ConnectionLost, HandshakeFailed, MembershipError, NoCertificateError
 from mediaserver.wire.listen import ListenAddress, listen, only
@@ -37,7 +38,7 @@ def authority() -> Authority:
 @pytest.fixture(autouse=True)
 def _fresh_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test hears each reason."""
-    monkeypatch.setattr(tls, "_refusals", tls._Refusals())
+    monkeypatch.setattr(handshakes, "_refusals", handshakes._Refusals())
 
 
 # -- reading a directory ----------------------------------------------------------------------------------
@@ -285,8 +286,8 @@ class _OneSided(Certificates):
             self._dialling = _no_certificate(trusted)
 
 
-def _no_certificate(trusted: Authority) -> tls.ssl.SSLContext:
-    context = tls.ssl.SSLContext(tls.ssl.PROTOCOL_TLS_CLIENT)
+def _no_certificate(trusted: Authority) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=trusted.content(OPERATOR)["ca.crt"].decode())
     return context
 
