@@ -26,6 +26,7 @@ RETRY_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0
 """How long a participant waits for a reading, before what was read earlier counts, if anything was."""
 _MAX_ENTRIES = 4096
+_FORBIDDEN = 403
 
 ValueT = TypeVar("ValueT")
 
@@ -170,13 +171,28 @@ class _Cache(Generic[ValueT]):
             entry.content = await self._read(where)
         except ApiError as error:
             if error.status != 404:
-                log.warning("token keys cannot be read", object=str(where), reason=str(error))
+                log.warning(
+                    "token keys cannot be read",
+                    object=str(where) if where.namespace else where.name,
+                    reason=str(error),
+                    **_remedy(where, error),
+                )
                 entry.not_before = self._clock() + RETRY_SECONDS
                 return
             entry.content = {}
         finally:
             entry.reading = None
         entry.read_at = self._clock()
+
+
+def _remedy(where: ObjectKey, error: ApiError) -> dict[str, str]:
+    """For a Secret that RBAC keeps from this gateway."""
+    if error.status != _FORBIDDEN or not where.namespace:
+        return {}
+    return {
+        "remedy": f"let the gateway read Secret {where}: in the chart's values, add {where.name} to"
+        f" gateway.tokenSecrets, beside the others that it may read, and {where.namespace} to mediaNamespaces"
+    }
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:

@@ -28,6 +28,8 @@ class FakeApi:
         """Set: Secrets and labels are asked for in vain."""
         self.secrets: dict[str, dict[str, bytes]] = {}
         """By namespace/name."""
+        self.forbidden: set[str] = set()
+        """Secrets that may not be read, likewise."""
         self.labels: dict[str, dict[str, str]] = {}
         self.reads: list[str] = []
         self._versions = itertools.count(1)
@@ -88,6 +90,8 @@ class FakeApi:
     async def secret(self, namespace: str, name: str) -> dict[str, bytes]:
         self._answer(f"secret {namespace}/{name}")
         await self._hang()
+        if f"{namespace}/{name}" in self.forbidden:
+            raise ApiError(f"read Secret {namespace}/{name}: 403 Forbidden", 403)
         found = self.secrets.get(f"{namespace}/{name}")
         if found is None:
             raise ApiError("no such Secret", 404)

@@ -7,7 +7,7 @@ from typing import Any
 
 from e2e.support import chart, sessions
 from e2e.support.calls import gathered
-from e2e.support.kubernetes import delete
+from e2e.support.kubernetes import CommandFailed, delete, kubectl
 from e2e.support.measured import Measured
 from e2e.support.testbed import audited
 from support.rights import EVERYWHERE, wanted
@@ -66,6 +66,23 @@ async def test_the_operator_asks_for_no_other_pods_and_secrets(mafalda: chart.Ma
             assert "labelSelector=mafalda.io" in uri, uri
         if what == "secrets":
             assert "fieldSelector=metadata.name" in uri, uri
+
+
+async def test_the_gateway_cannot_read_the_cas_key(mafalda: chart.Mafalda):
+    async def may_read(name: str) -> bool:
+        try:
+            told = await kubectl(
+                *("auth", "can-i", "get", f"secret/{name}", "-n", chart.NAMESPACE),
+                f"--as={ACCOUNT}gateway",
+            )
+        except CommandFailed as error:
+            if error.said.split()[-1:] != ["no"]:
+                raise
+            return False
+        return told.strip() == "yes"
+
+    assert await may_read(f"{chart.CLUSTER}-token-keys")
+    assert not await may_read(f"{chart.RELEASE}-ca")
 
 
 def split(events: list[dict[str, Any]]) -> tuple[Used, Used]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from doubles.api import FakeApi
+from structlog.testing import capture_logs
 
 from mediaserver.gateway import keys as module
 from mediaserver.gateway.errors import KeysUnavailable
@@ -173,6 +174,20 @@ async def test_without_the_api(api: FakeApi, keys: TokenKeys, clock: Clock) -> N
     clock.now += 10 * FRESH_SECONDS
     assert await keys.of(cluster(), "media", "k1") == {"k1": K1}
     assert await keys.of(cluster(), "media", "k9") == {"k1": K1}
+
+
+async def test_a_secret_that_may_not_be_read(api: FakeApi, keys: TokenKeys) -> None:
+    """The log names it, and the value of the chart that lets the gateway read it."""
+    api.forbidden.add("media/secret-own")
+    with capture_logs() as logs, pytest.raises(KeysUnavailable, match="media/secret-own cannot be read"):
+        await keys.of(cluster(key_set("own", **{"from": "All"})), "shop", "k1")
+    (said,) = logs
+    assert (said["object"], said["reason"]) == (
+        "media/secret-own",
+        "read Secret media/secret-own: 403 Forbidden",
+    )
+    assert "add secret-own to gateway.tokenSecrets" in said["remedy"]
+    assert "media to mediaNamespaces" in said["remedy"]
 
 
 async def test_an_api_that_hangs(api: FakeApi, keys: TokenKeys, clock: Clock) -> None:
