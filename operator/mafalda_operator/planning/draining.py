@@ -79,9 +79,7 @@ def judge_drains(
         if cluster is None:
             continue
         view = snapshot.views.get(key) or ServerView(key=key)
-        pod = snapshot.pods.get(key)
-        deleting = pod is not None and pod.deleting
-        reason = _reason(server, view, deleting, (wishes or {}).get(key))
+        reason = _reason(server, view, _pod_ends(server, snapshot), (wishes or {}).get(key))
         if reason is not None:
             drains[key] = _drain(reason, server, cluster, view, snapshot, memory)
     return drains
@@ -113,6 +111,14 @@ def _reason(server: MediaServer, view: ServerView, deleting: bool, wish: Wish | 
     if wish is not None:
         return wish
     return "Requested" if server.desired_state == "Drained" else None
+
+
+def _pod_ends(server: MediaServer, snapshot: Snapshot) -> bool:
+    """Whether the server's pod is being deleted, or is gone: then the MediaServer is about to go, too."""
+    pod = snapshot.pods.get(server.key)
+    if pod is not None and server.pod_uid in ("", pod.uid):
+        return pod.deleting
+    return bool(server.pod_uid) and snapshot.followed.get(server.key.namespace) == ""
 
 
 def _leaving(server: MediaServer, view: ServerView) -> bool:

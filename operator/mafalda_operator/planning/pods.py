@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mafalda_operator.model import MediaCluster, ObjectKey, ObjectRef, PodView, Snapshot
 from mafalda_operator.planning.actions import CreatePod, CreateServer, DeletePod, PodAction, SetFinalizer
+from mafalda_operator.planning.draining import Drain, judge_drains
 from mafalda_operator.planning.memory import Memory, Wish
 from mafalda_operator.planning.names import free_pod_name
 from mafalda_operator.planning.podspec import addresses_name, build_pod, build_server, revision_of
@@ -56,7 +57,10 @@ class PodPlan:
 
 def judge_all_pods(snapshot: Snapshot, memory: Memory) -> dict[ObjectKey, PodPlan]:
     """Of every cluster, ordered by name; those without pods cost next to nothing."""
-    return {key: judge_pods(snapshot.clusters[key], snapshot, memory) for key in sorted(snapshot.clusters)}
+    drains = judge_drains(snapshot, memory, wishes=memory.wishes) if snapshot.pods else None
+    return {
+        key: judge_pods(snapshot.clusters[key], snapshot, memory, drains) for key in sorted(snapshot.clusters)
+    }
 
 
 def wishes_of(plans: Mapping[ObjectKey, PodPlan]) -> dict[ObjectKey, Wish]:
@@ -64,8 +68,13 @@ def wishes_of(plans: Mapping[ObjectKey, PodPlan]) -> dict[ObjectKey, Wish]:
     return {key: wish for judged in plans.values() for key, wish in judged.wishes.items()}
 
 
-def judge_pods(cluster: MediaCluster, snapshot: Snapshot, memory: Memory) -> PodPlan:
-    """Which servers should go, and how many pods are missing."""
+def judge_pods(
+    cluster: MediaCluster,
+    snapshot: Snapshot,
+    memory: Memory,
+    drains: Mapping[ObjectKey, Drain] | None = None,
+) -> PodPlan:
+    """Which servers should go, and how many pods are missing. ``drains`` are those of the last plan."""
     pods = tuple(
         pod
         for key in sorted(snapshot.pods_by_cluster.get(cluster.key, ()))
@@ -84,7 +93,7 @@ def judge_pods(cluster: MediaCluster, snapshot: Snapshot, memory: Memory) -> Pod
     if not judged.concerned:
         return judged
     servers = [snapshot.servers[key] for key in snapshot.servers_by_cluster.get(cluster.key, ())]
-    standing = judge_cluster(cluster, servers, snapshot, memory)
+    standing = judge_cluster(cluster, servers, snapshot, memory, drains)
     return _Judge(judged, standing, snapshot, memory).run()
 
 

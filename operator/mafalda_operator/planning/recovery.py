@@ -114,7 +114,7 @@ class _Judge:
             and not self._was_to_go(key)
         }
         frozen_until = self._frozen_until(silent, len(heard))
-        none_connected = bool(known) and not heard
+        none_connected = not heard and not all(self._was_to_go(key) for key in known)
         frozen = none_connected or frozen_until is not None
         standings = {
             server.key: Standing(

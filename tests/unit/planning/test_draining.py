@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -293,6 +294,32 @@ def test_reasons_and_which_of_them_counts(world: Any) -> None:
     assert reason(wish="Update") == "ServerLeaving"
     world.inventory.put_pod(pod(ONE, deleting=True))
     assert reason(wish="ClusterDeleting") == "PodDeleting"
+
+
+def test_the_server_of_a_pod_that_is_gone_is_about_to_go(world: Any) -> None:
+    def reason() -> str | None:
+        drain = judge_drains(world.snapshot, Memory()).get(ONE)
+        return None if drain is None else drain.reason
+
+    world.inventory.put(replace(world.inventory.servers[ONE], pod_uid="pod"))
+    assert reason() is None  # nobody knows yet which pods there are
+    world.inventory.put_pod(pod(ONE))
+    world.inventory.put_followed("media", "")
+    assert reason() is None
+    world.inventory.put_pod(replace(pod(ONE), uid="another"))
+    assert reason() == "PodDeleting"
+    world.inventory.remove_pod(ONE)
+    assert reason() == "PodDeleting"
+
+
+def test_servers_that_were_to_go_freeze_nothing(world: Any) -> None:
+    for server in (ONE, TWO, THREE):
+        world.drain(server)
+    world.settle()
+    world.die(ONE, TWO, THREE)
+    world.advance(30)
+    world.settle()
+    assert world.condition("MediaCluster", ObjectKey("media", "main"), "Frozen")[0] == "False"
 
 
 def test_a_server_on_its_way_out_is_drained_in_its_own_time(world: Any) -> None:

@@ -244,6 +244,17 @@ def test_nothing_is_updated_while_the_servers_are_frozen() -> None:
     assert world.turn() == []
 
 
+def test_pods_that_ended_as_they_should_hold_up_no_update() -> None:
+    world = running(4, update={"maxUnavailable": 3})
+    for pod in world.pods:
+        world.inventory.put(replace(world.inventory.servers[pod.key], status={"version": "1"}))
+    world.change(image="image:2")
+    assert len([action for action in world.turn() if isinstance(action, DeletePod)]) == 3
+    world.run(20)
+    assert world.judged is not None
+    assert {pod.revision for pod in world.live} == {world.judged.revision}
+
+
 def test_an_uncertain_create_is_asked_for_again_by_the_same_name() -> None:
     world = PodWorld({"replicas": 2})
     world.turn()
