@@ -151,7 +151,8 @@ def main(
     try:
         credential = _credential(cluster_key_file, tls_dir, issue=tls_issue)
     except MembershipError as error:
-        raise click.UsageError(str(error)) from error
+        hint = "--cluster-key-file" if tls_dir is None else "--tls-dir"
+        raise click.BadParameter(str(error), param_hint=hint) from error
     settings = Settings(
         kubeconfig=kubeconfig,
         metrics_listen=metrics_listen,
