@@ -17,6 +17,8 @@ from e2e.support.measured import Measured
 from e2e.support.running import CommandFailed, until
 
 HOST_PORT = 18080
+NEW_KIND_SECONDS = 75.0
+"""The controller manager looks for kinds it does not know yet every 30 s."""
 ENFORCED_SECONDS = 20.0
 """Within which a new NetworkPolicy holds on every node."""
 
@@ -204,7 +206,7 @@ async def test_disruption_budget_counts_the_pods_of_a_custom_resource(
         status = (await kubernetes.get("pdb", "oaks", namespace)).get("status", {})
         return (status.get("expectedPods"), status.get("disruptionsAllowed")) == (2, 1)
 
-    await until("the budget counts both pods", allows_one, seconds=20)
+    await until("the budget counts both pods", allows_one, seconds=NEW_KIND_SECONDS)
     await evict("oak-1", namespace)
     with pytest.raises(CommandFailed, match="disruption budget"):
         await evict("oak-2", namespace)

@@ -45,7 +45,7 @@ async def audited(user: str = "") -> list[dict[str, Any]]:
     path = Path((await status())["auditLog"])
     text = await asyncio.to_thread(path.read_text)
     events = [json.loads(line) for line in text.splitlines() if user in line]
-    return [event for event in events if "objectRef" in event and user in ("", event["user"]["username"])]
+    return [event for event in events if "objectRef" in event and user in ("", event["user"].get("username"))]
 
 
 @contextlib.asynccontextmanager
