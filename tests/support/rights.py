@@ -11,7 +11,7 @@ MEDIA = "media-b"
 """One of mediaNamespaces, which are not the release's here."""
 
 RIGHTS = """
-operator  *               mafalda.io/mediaclusters                list watch
+operator  *               mafalda.io/mediaclusters                get list watch patch
 operator  *               mafalda.io/mediaservers                 list watch
 operator  *               mafalda.io/mediasessions                get list watch
 operator  *               mafalda.io/mediarouters                 get list watch create patch delete
@@ -34,7 +34,6 @@ operator  media-b         configmaps                              get list watch
 operator  media-b         services                                get list watch create patch
 operator  media-b         policy/poddisruptionbudgets             get list watch create patch
 operator  media-b         mafalda.io/mediaservers                 get create
-operator  media-b         mafalda.io/mediaclusters                get patch
 operator  media-b         mafalda.io/mediaclusters/finalizers     update
 gateway   *               mafalda.io/mediaclusters                list watch
 gateway   *               mafalda.io/mediaservers                 list watch

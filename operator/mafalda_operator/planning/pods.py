@@ -217,6 +217,8 @@ def pod_actions(
     judged: PodPlan, snapshot: Snapshot, memory: Memory, drained: Callable[[ObjectKey], bool]
 ) -> PodActions:
     """What to make and delete now; ``drained`` says whether nothing is left on a server that should go."""
+    if judged.cluster.deleting and _terminating(judged.cluster, snapshot):
+        return PodActions(tuple(_let_go(judged.cluster)), ())
     if not judged.known:
         return PodActions((), asked(judged.cluster, memory))
     actions: list[PodAction] = list(_finalizer(judged, snapshot))
@@ -244,6 +246,14 @@ def _finalizer(judged: PodPlan, snapshot: Snapshot) -> Iterator[SetFinalizer]:
     reason = "PodsToDrain" if wanted else "NoPodLeft"
     message = "its deletion waits for its pods to be drained" if wanted else "it has no pods, so it may go"
     yield SetFinalizer(cluster.key, cluster.uid, wanted, reason, message)
+
+
+def _let_go(cluster: MediaCluster) -> Iterator[SetFinalizer]:
+    """Its namespace ends: the servers' objects are gone already, Kubernetes ends the pods, and the right to see
+    them, which was bound in that namespace, is gone as well. Nothing else may hold the namespace up."""
+    if cluster.drain_finalizer:
+        message = "its namespace is being deleted, pods and all"
+        yield SetFinalizer(cluster.key, cluster.uid, False, "NamespaceTerminating", message)
 
 
 def _terminating(cluster: MediaCluster, snapshot: Snapshot) -> bool:

@@ -69,6 +69,22 @@ def test_nothing_is_made_in_a_namespace_that_ends() -> None:
     assert world.turn() == []
 
 
+@pytest.mark.parametrize("followed", ["", "may not list pods", None])
+def test_a_namespace_that_ends_is_not_held_up(followed: str | None) -> None:
+    """Whatever is known of the pods: with the namespace goes the right to see them."""
+    world = running(2)
+    world.connect(world.pods[0].key, 3)
+    namespace = world.inventory.namespaces[NAMESPACE]
+    world.inventory.put_namespace(NAMESPACE, replace(namespace, terminating=True))
+    world.inventory.put_followed(NAMESPACE, followed)
+    world.deleting = True
+    world.put_cluster()
+    (action,) = world.turn()
+    assert isinstance(action, SetFinalizer)
+    assert (action.present, action.reason) == (False, "NamespaceTerminating")
+    assert KEY not in world.inventory.clusters
+
+
 def test_scale_down_takes_the_emptiest_and_waits_for_its_drain() -> None:
     world = running(3)
     keys = [pod.key for pod in world.pods]
