@@ -133,14 +133,17 @@ class Inventory(PodInventory):
         return self._scope_of_cluster(key) if self.clusters.pop(key, None) else NOTHING
 
     def put_namespace(self, name: str, info: NamespaceInfo | None) -> Scope:
-        """Set or (None) remove a namespace. Costs a look at every session."""
+        """Set or (None) remove a namespace. Costs a look at every session and cluster."""
         if self.namespaces.get(name) == info:
             return NOTHING
         if info is None:
             del self.namespaces[name]
         else:
             self.namespaces[name] = info
-        return Scope(sessions=frozenset(key for key in self.sessions if key.namespace == name))
+        return Scope(
+            sessions=frozenset(key for key in self.sessions if key.namespace == name),
+            clusters=frozenset(key for key in self.clusters if key.namespace == name),
+        )
 
     def put_token_keys(self, cluster: ObjectKey, sets: Mapping[str, KeySecret]) -> Scope:
         """Set what the Secrets of all the key sets of a cluster hold."""

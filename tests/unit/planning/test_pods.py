@@ -75,7 +75,8 @@ def test_a_namespace_that_ends_is_not_held_up(followed: str | None) -> None:
     world = running(2)
     world.connect(world.pods[0].key, 3)
     namespace = world.inventory.namespaces[NAMESPACE]
-    world.inventory.put_namespace(NAMESPACE, replace(namespace, terminating=True))
+    scope = world.inventory.put_namespace(NAMESPACE, replace(namespace, terminating=True))
+    assert KEY in scope.clusters
     world.inventory.put_followed(NAMESPACE, followed)
     world.deleting = True
     world.put_cluster()
