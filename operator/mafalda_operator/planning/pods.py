@@ -249,8 +249,8 @@ def _finalizer(judged: PodPlan, snapshot: Snapshot) -> Iterator[SetFinalizer]:
 
 
 def _let_go(cluster: MediaCluster) -> Iterator[SetFinalizer]:
-    """Its namespace ends: the servers' objects go at once, Kubernetes ends the pods, and the right to see them,
-    which is bound there, goes as well. So nothing is drained, and nothing may hold the namespace up."""
+    """Its namespace ends: the servers' objects go at once, Kubernetes ends the pods, and the right to see
+    them, which is bound there, goes as well. So nothing is drained, and nothing may hold the namespace up."""
     if cluster.drain_finalizer:
         message = "its namespace is being deleted, pods and all"
         yield SetFinalizer(cluster.key, cluster.uid, False, "NamespaceTerminating", message)
