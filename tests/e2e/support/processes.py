@@ -1,10 +1,13 @@
 """Processes inside pods, found and ended from outside: their containers have no tools to do so."""
 
+import contextlib
 import os
+import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
-from e2e.support.kubernetes import Document, get, node_of
+from e2e.support.kubernetes import Document, get
 
 
 async def kill(pod: str, namespace: str, command: str, *, number: signal.Signals = signal.SIGKILL) -> None:
@@ -13,18 +16,40 @@ async def kill(pod: str, namespace: str, command: str, *, number: signal.Signals
 
 
 def first_process(pod: Document, command: str) -> int:
-    """As the container runtime of the pod's node has it. Fails if it runs something else."""
+    """The one of the container's control group that is number 1 to itself. Fails if it runs something else."""
     container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    state = Path(os.environ["MAFALDA_CLUSTER"]) / node_of(pod) / "containerd" / "state"
-    pid = int((state / "io.containerd.runtime.v2.task" / "k8s.io" / container / "init.pid").read_text())
-    running = command_of(pid)
-    assert command in running, f"process {pid} of pod {pod['metadata']['name']} is another: {running}"
+    (pid,) = [pid for pid in running() if container in _read(pid, "cgroup") and _is_first(pid)]
+    assert command in command_of(pid), f"process {pid} of pod {pod['metadata']['name']}: {command_of(pid)}"
     return pid
+
+
+def children(parent: int, command: str) -> list[int]:
+    """Processes of that parent that run that command."""
+    return [pid for pid in running() if _parent(pid) == parent and command in command_of(pid)]
 
 
 def command_of(pid: int) -> str:
     """Empty if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
+    return _read(pid, "cmdline").replace("\0", " ")
+
+
+def running() -> Iterator[int]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            yield int(folder.name)
+
+
+def _is_first(pid: int) -> bool:
+    return re.search(r"^NSpid:.*\t1$", _read(pid, "status"), re.MULTILINE) is not None
+
+
+def _parent(pid: int) -> int:
+    found = re.search(r"^PPid:\t(\d+)$", _read(pid, "status"), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _read(pid: int, file: str) -> str:
+    """Empty if the process has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/{file}").read_text()
+    return ""
