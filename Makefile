@@ -101,8 +101,8 @@ remote-suite: setup worker kubernetes $(SUITE_INSTALLED) ## Run mediasoup's own 
 		else echo "not root: left out the run with the media server in a network namespace of its own"; fi
 
 .PHONY: test
-test: ## Run every check and test, and print the time of each step
-	@tools/steps setup worker kubernetes node lint unit integration remote-suite
+test: ## Run every check and test, and print the time of each step; of the end-to-end tests the core
+	@tools/steps setup worker kubernetes cluster-binaries node lint unit integration remote-suite e2e-core
 
 ## Trying it out
 
@@ -121,6 +121,11 @@ cluster: setup cluster-binaries ## Start a real Kubernetes of three nodes on thi
 .PHONY: e2e
 e2e: setup cluster-binaries image ## Run the end-to-end tests on that Kubernetes (as root); ends it unless it ran before
 	@tools/e2e $(if $(TESTS)$(PYTEST_ARGS),$(or $(TESTS),tests/e2e) $(PYTEST_ARGS))
+
+.PHONY: e2e-core
+e2e-core: setup ## Run those that `make test` runs: install, calls across nodes, losses, drains, uninstall (as root)
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory e2e PYTEST_ARGS="-m core $(PYTEST_ARGS)"; \
+		else echo "not root: left out the end-to-end tests"; fi
 
 .PHONY: cluster-down
 cluster-down: ## End it; nothing is left

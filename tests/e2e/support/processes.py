@@ -16,7 +16,7 @@ async def kill(pod: str, namespace: str, command: str, *, number: signal.Signals
 
 
 def first_process(pod: Document, command: str) -> int:
-    """The one of the container's control group that is number 1 to itself. Fails if it runs something else."""
+    """The one of the container's control group that is number 1 to itself. Fails if it runs another."""
     container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
     (pid,) = [pid for pid in running() if container in _read(pid, "cgroup") and _is_first(pid)]
     assert command in command_of(pid), f"process {pid} of pod {pod['metadata']['name']}: {command_of(pid)}"
