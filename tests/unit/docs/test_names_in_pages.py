@@ -41,9 +41,9 @@ def test_types_of_conditions(condition: str) -> None:
     assert re.search(rf'"{condition}"', sources())
 
 
-@pytest.mark.parametrize("event", found(r'"event": "([^"…]+)"'))
-def test_log_lines(event: str) -> None:
-    assert f'"{event}"' in sources()
+@pytest.mark.parametrize("line", found(r'"message": "([^"…]+)"'))
+def test_log_lines(line: str) -> None:
+    assert f'"{line}"' in sources()
 
 
 @pytest.mark.parametrize("reason", found(r"token refused: ([a-zA-Z]+)`"))
