@@ -19,7 +19,7 @@ from typing import Literal
 import structlog
 
 from mediaserver.addresses import by_host, family
-from mediaserver.control.contract import WorkerState
+from mediaserver.control.contract import CANNOT_LISTEN, WorkerState
 from mediaserver.mediasoup import (
     Event,
     MediasoupError,
@@ -285,7 +285,7 @@ class SlotPortError(MediasoupError):
     def __init__(self, hosts: Sequence[str], port: int, error: MediasoupError) -> None:
         where = " and ".join(str(ListenAddress(host, port)) for host in hosts)
         super().__init__(
-            f"cannot listen on {where} (UDP and TCP) for participants' media: {error}; "
+            f"{CANNOT_LISTEN} {where} (UDP and TCP) for participants' media: {error}; "
             "free the port, or choose others with --client-port or --client-address"
         )
 

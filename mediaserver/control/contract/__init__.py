@@ -80,6 +80,10 @@ class PortRange(WireStruct, frozen=True):
     end_port: int
 
 
+CANNOT_LISTEN = "cannot listen on"
+"""In the reason of a worker whose port for participants' media is taken."""
+
+
 class WorkerState(WireStruct, frozen=True, tag="worker"):
     slot: int
     state: Literal["Running", "Starting", "Failing"]

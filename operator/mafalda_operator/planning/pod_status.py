@@ -14,6 +14,7 @@ from mafalda_operator.planning.conditions import Conditions, counted
 from mafalda_operator.planning.owned import ANNOUNCED_OF_NODES, balancer_addresses
 from mafalda_operator.planning.pods import PodPlan
 from mafalda_operator.planning.podspec import addresses_name, selector_labels
+from mediaserver.control.contract import CANNOT_LISTEN
 
 SLOW_START = 60.0
 """Seconds after which a container that is still being created is a problem."""
@@ -76,7 +77,7 @@ def judge_pod_conditions(judged: PodPlan, snapshot: Snapshot, conditions: Condit
     else:
         conditions.add("Progressing", True, *_progress(judged))
     conditions.add("AddressAvailable", *_addresses(judged, snapshot))
-    conditions.add("PortsAvailable", *_ports(judged))
+    conditions.add("PortsAvailable", *_ports(judged, snapshot))
 
 
 def pods_not_ready(judged: PodPlan) -> int:
@@ -307,8 +308,8 @@ def _family(address: str) -> str:
         return ""
 
 
-def _ports(judged: PodPlan) -> tuple[bool | None, str, str]:
-    """The scheduler tells in words only that a node's ports are taken."""
+def _ports(judged: PodPlan, snapshot: Snapshot) -> tuple[bool | None, str, str]:
+    """The scheduler tells in words only that a node's ports are taken, and knows of those of pods alone."""
     if not judged.known:
         return None, "Reading", "the operator is reading which pods there are"
     if not judged.cluster.network.host:
@@ -326,6 +327,27 @@ def _ports(judged: PodPlan) -> tuple[bool | None, str, str]:
                 " clusters whose ports are the same: add nodes, lower spec.replicas, or give the clusters"
                 " nodes of their own by spec.template.spec.nodeSelector",
             )
+    for pod in judged.live:
+        why = _cannot_listen(pod, snapshot)
+        if why:
+            return (
+                False,
+                "PortsTaken",
+                f"pod {pod.key.name} on node {pod.node}: {why}; end what has the port on that node, or change"
+                " spec.network.clientPorts",
+            )
     if any(not pod.node for pod in judged.live):
         return None, "NotScheduled", "there are pods without a node, where ports could be looked at"
     return True, "PortsAvailable", "every pod has its ports on its node"
+
+
+def _cannot_listen(pod: PodView, snapshot: Snapshot) -> str:
+    """What a worker of the pod says of a port that some program of its node has; empty: none says so."""
+    view = snapshot.views.get(pod.key)
+    workers = view.workers if view is not None and view.connected else {}
+    for slot in sorted(workers):
+        worker = workers[slot]
+        if worker.state != "Running" and CANNOT_LISTEN in worker.reason:
+            said = worker.reason[worker.reason.index(CANNOT_LISTEN) :].partition(";")[0]
+            return f"worker {slot} {said}"
+    return ""
