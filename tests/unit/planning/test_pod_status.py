@@ -18,7 +18,6 @@ from mafalda_operator.model import (
 from mafalda_operator.planning.conditions import Conditions
 from mafalda_operator.planning.pod_status import judge_pod_conditions, pod_fields, pods_not_ready
 from mafalda_operator.planning.pods import judge_pods
-from msgspec import structs
 from unit.planning.podworld import KEY, NAMESPACE, PodWorld
 
 from mediaserver.control.contract import WorkerState
@@ -209,20 +208,17 @@ def test_a_pod_that_waits_for_the_node_of_one_that_ends_is_no_trouble() -> None:
 def test_a_port_that_another_program_of_the_node_has_is_told() -> None:
     world = running(2)
     pod = world.pods[1]
-    load = world.views[pod.key].load
-    assert load is not None
     reason = (
         "no worker could be started: cannot listen on 10.0.0.5:10001 (UDP and TCP) for participants' media:"
         " address already in use; free the port, or choose others with --client-port or --client-address"
         " (3 times in a row)"
     )
-    taken = WorkerState(slot=1, state="Failing", restarts=0, reason=reason)
-    world.views[pod.key] = replace(world.views[pod.key], load=structs.replace(load, workers=[taken]))
+    workers = world.views[pod.key].reported.workers
+    workers[1] = WorkerState(slot=1, state="Failing", restarts=0, reason=reason)
     words = (pod.key.name, f"node {pod.node}", "worker 1", "10.0.0.5:10001", "in use", "network.clientPorts")
     assert_told(world, "PortsAvailable", "PortsTaken", *words)
     assert "--client-port" not in told(world)["PortsAvailable"]["message"]
-    runs = WorkerState(slot=1, state="Running", restarts=1)
-    world.views[pod.key] = replace(world.views[pod.key], load=structs.replace(load, workers=[runs]))
+    workers[1] = WorkerState(slot=1, state="Running", restarts=1)
     assert told(world)["PortsAvailable"]["status"] == "True"
 
 
