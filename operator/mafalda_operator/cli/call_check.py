@@ -15,6 +15,7 @@ from mafalda_operator.cli.demo.call import Call
 from mafalda_operator.cli.demo.errors import DemoError
 from mafalda_operator.cli.demo.report import FirstFrame, Frames
 from mafalda_operator.cli.participant import ParticipantError
+from mafalda_operator.cli.participant.reachability import describe
 from mafalda_operator.cli.token_keys import NoTokenKey, SigningKey, key_of_session
 from mafalda_operator.effects.api import SESSIONS, KubeApi, Object
 from mafalda_operator.effects.errors import ApiUnavailable, NotFound
@@ -171,8 +172,8 @@ async def _call(
                 await call.until(
                     "media keeps flowing", lambda: call.all_flowing(rate=STEADY_RATE), seconds=STEADY_SECONDS
                 )
-            except asyncio.CancelledError:
-                raise CheckError(_silent(call)) from None
+            except (asyncio.CancelledError, DemoError):
+                raise CheckError(await _silent(call)) from None
             finally:
                 report.first_frames, report.frames = call.first_frames(), call.frames()
             for flow in report.frames:
@@ -185,10 +186,20 @@ async def _call(
         raise CheckError(f"{error} (gateway {url})") from error
 
 
-def _silent(call: Call) -> str:
+async def _silent(call: Call) -> str:
+    """What is known of the addresses that did not answer."""
+    silent = {address for one in call.participants.values() for address in one.reachability.silent}
+    unreachable = await describe(silent)
+    if unreachable:
+        return (
+            "no media: the participants joined, so signalling works, but these addresses of media servers"
+            f" cannot be reached from here: {unreachable}. Open these ports to participants, UDP and TCP, in"
+            " the firewall of the servers' nodes, or have spec.network.announce of the MediaCluster name"
+            f" addresses that lead there. {call.describe()}"
+        )
     return (
-        f"no media: {call.describe()}. The participants joined, so signalling works; are the media servers'"
-        " client ports (UDP and TCP) reachable at the addresses that they announce (spec.network.announce)?"
+        f"no media, though the servers' addresses answer: {call.describe()}. See the conditions and logs of"
+        " the media servers"
     )
 
 

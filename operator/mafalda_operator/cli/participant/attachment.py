@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from av import AudioFrame, VideoFrame
 from yarl import URL
 
 from mafalda_operator.cli.participant.errors import MediaError, ParticipantError, RequestFailed, SourceError
+from mafalda_operator.cli.participant.reachability import Reachability
 from mafalda_operator.cli.participant.received import Feed, Received
 from mafalda_operator.cli.participant.rtc import Direction, Rtc, Stream
 from mafalda_operator.cli.participant.signalling import Closed, Signalling
@@ -37,6 +38,7 @@ class Hooks:
     """The figures of (peer, source, kind), made when there are none."""
     on_frame: OnFrame
     clock: Callable[[], float] = time.monotonic
+    reachability: Reachability = field(default_factory=Reachability)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Attachment:
     def __init__(self, signalling: Signalling, hooks: Hooks) -> None:
         self._hooks = hooks
         self._signalling = signalling
-        self._rtc = Rtc(self._ask, self._media_lost)
+        self._rtc = Rtc(self._ask, self._media_lost, hooks.reachability)
         self._producers: dict[str, str] = {}
         self._receptions: dict[str, _Reception] = {}
         self._lost: asyncio.Event = asyncio.Event()

@@ -15,6 +15,7 @@ from aiohttp import ClientSession
 from mafalda_operator.cli.participant.address import claims_of, dial_url
 from mafalda_operator.cli.participant.attachment import Attachment, Hooks, OnFrame, Welcome
 from mafalda_operator.cli.participant.errors import CallEnded, ParticipantError, SourceError
+from mafalda_operator.cli.participant.reachability import Reachability
 from mafalda_operator.cli.participant.received import Received
 from mafalda_operator.cli.participant.redial import JITTER, Backoff, pause_before_dial
 from mafalda_operator.cli.participant.shared import SharedTrack
@@ -95,7 +96,9 @@ class Participant:
         self._sources = {source.name: _shared(source) for source in publish}
         self._on_event = on_event
         self._clock = clock
-        self._hooks = Hooks(self._received, on_frame or _ignore, clock)
+        self.reachability = Reachability()
+        """Which of the servers' addresses for media answered."""
+        self._hooks = Hooks(self._received, on_frame or _ignore, clock, self.reachability)
         self._attachment: Attachment | None = None
         self._older: Attachment | None = None
         """The one before, while it goes on because this participant moves."""

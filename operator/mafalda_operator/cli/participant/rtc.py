@@ -19,6 +19,7 @@ from pymediasoup.transport import Transport
 
 from mafalda_operator.cli.participant import traps
 from mafalda_operator.cli.participant.errors import MediaError, ParticipantError
+from mafalda_operator.cli.participant.reachability import Reachability
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 Direction = Literal["send", "recv"]
@@ -103,10 +104,13 @@ class _Path:
 class Rtc:
     """Sends tracks and receives consumers. `close` it in the end."""
 
-    def __init__(self, ask: Ask, on_lost: Callable[[Direction], None]) -> None:
+    def __init__(
+        self, ask: Ask, on_lost: Callable[[Direction], None], reachability: Reachability | None = None
+    ) -> None:
         """`on_lost` is called when ICE or DTLS of a transport fails."""
         self._ask = ask
         self._on_lost = on_lost
+        self._reachability = reachability or Reachability()
         self._device = Device(handlerFactory=AiortcHandler.createFactory())
         self._paths: dict[Direction, _Path] = {}
         self._producers: dict[str, Producer] = {}
@@ -139,6 +143,10 @@ class Rtc:
         self._paths[direction] = _Path(transport, made["iceCandidates"], self._ask)
 
         def state_changed(state: str) -> None:
+            if state == "connecting":
+                self._reachability.tried(made["iceCandidates"])
+            elif state in ("connected", "completed"):
+                self._reachability.reached(made["iceCandidates"])
             if state in ("failed", "disconnected"):
                 self._on_lost(direction)
 
