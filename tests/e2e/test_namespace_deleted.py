@@ -22,6 +22,9 @@ from mediaserver.wire.close_codes import ENDED
 GONE_SECONDS = 60.0
 """For a namespace whose calls end with it."""
 TOLD_SECONDS = 20.0
+DRAIN_SECONDS = 10
+"""Kubernetes ends a namespace's pods first, and waits for them: up to half of their grace period between two
+looks, so that a namespace with media pods takes about as long as they may drain."""
 _numbers = itertools.count(1)
 
 
@@ -55,10 +58,10 @@ async def until_gone(namespace: str) -> float:
     )
 
 
-async def ended(participant: Participant) -> str:
+async def ended(participant: Participant, seconds: float = TOLD_SECONDS) -> str:
     """Why its call ended."""
     try:
-        async with asyncio.timeout(TOLD_SECONDS):
+        async with asyncio.timeout(seconds):
             await participant.wait()
     except CallEnded as error:
         return str(error.reason)
@@ -105,6 +108,7 @@ def media_cluster(name: str) -> dict[str, Any]:
             "replicas": 2,
             "publicURL": chart.GATEWAY,
             "network": {"type": "Pod", "announce": [{"type": "PodIP"}]},
+            "drain": {"timeout": f"{DRAIN_SECONDS}s"},
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
         },
     }
@@ -113,7 +117,7 @@ def media_cluster(name: str) -> dict[str, Any]:
 async def test_a_namespace_with_a_media_cluster_ends(
     mafalda: chart.Mafalda, nodes: tuple[str, ...], measured: Measured
 ):
-    """Its RoleBindings go first, and with them what the operator may do there."""
+    """Its RoleBindings may go first, and with them what the operator may do there."""
     async with short_lived() as namespace:
         await chart.install({**mafalda.values, "mediaNamespaces": [chart.NAMESPACE, namespace]})
         try:
@@ -125,8 +129,7 @@ async def test_a_namespace_with_a_media_cluster_ends(
                 pods = len(await listing("pods", namespace, chart.MEDIA_PODS))
                 began = time.monotonic()
                 await kubectl("delete", "namespace", namespace, "--wait=false")
-                reasons = await told(call)
-                await until_gone(namespace)
+                reasons, _ = await asyncio.gather(told(call), until_gone(namespace))
                 gone = time.monotonic() - began
             assert pods == 2
             assert reasons == ["session ended"] * 2
@@ -139,4 +142,5 @@ async def test_a_namespace_with_a_media_cluster_ends(
 
 
 async def told(call: Gathering) -> list[str]:
-    return list(await asyncio.gather(*map(ended, call.participants.values())))
+    everybody = call.participants.values()
+    return list(await asyncio.gather(*(ended(one, TOLD_SECONDS + GONE_SECONDS) for one in everybody)))
