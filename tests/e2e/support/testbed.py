@@ -18,6 +18,11 @@ async def cluster(*arguments: str, seconds: float = 60.0) -> str:
     return await run(str(ROOT / "tools" / "cluster"), *arguments, seconds=seconds)
 
 
+async def on_node(node: str, *command: str) -> str:
+    """Runs a command in that node's network. Raises CommandFailed."""
+    return await run("nsenter", f"--net=/run/netns/{node}", *command)
+
+
 async def status() -> dict[str, Any]:
     told: dict[str, Any] = json.loads(await cluster("status", "-o", "json"))
     return told
