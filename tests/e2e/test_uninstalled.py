@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from e2e.support import chart, sessions
 from e2e.support.calls import gathered
 from e2e.support.chart import NAMESPACE
@@ -49,6 +50,7 @@ async def until_nothing_is_left(*, crds: bool) -> float:
     return await until("nothing is left", gone, seconds=LEFT_SECONDS, tell=lambda: seen)
 
 
+@pytest.mark.core
 async def test_uninstall_during_a_call_leaves_definitions_and_sessions_alone(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):
