@@ -31,7 +31,7 @@ def media_cluster(**spec: Any) -> dict[str, Any]:
         "apiVersion": "mafalda.io/v1alpha1",
         "kind": "MediaCluster",
         "metadata": {"name": WRONG},
-        "spec": {"replicas": 1, "network": network, "resources": small, **spec},
+        "spec": {"replicas": 1, "network": network, "resources": small, "drain": {"timeout": "5s"}, **spec},
     }
 
 
