@@ -173,7 +173,7 @@ async def _call(
                     "media keeps flowing", lambda: call.all_flowing(rate=STEADY_RATE), seconds=STEADY_SECONDS
                 )
             except (asyncio.CancelledError, DemoError):
-                raise CheckError(await _silent(call)) from None
+                raise CheckError(await describe_silence(call)) from None
             finally:
                 report.first_frames, report.frames = call.first_frames(), call.frames()
             for flow in report.frames:
@@ -186,7 +186,7 @@ async def _call(
         raise CheckError(f"{error} (gateway {url})") from error
 
 
-async def _silent(call: Call) -> str:
+async def describe_silence(call: Call) -> str:
     """What is known of the addresses that did not answer."""
     silent = {address for one in call.participants.values() for address in one.reachability.silent}
     unreachable = await describe(silent)
@@ -207,4 +207,4 @@ def _since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
 
-__all__ = ["CheckError", "CheckReport", "Say", "run_check"]
+__all__ = ["CheckError", "CheckReport", "Say", "describe_silence", "run_check"]
