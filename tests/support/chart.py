@@ -20,6 +20,9 @@ ACCOUNT = "some-account"
 
 Manifest = dict[str, Any]
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Ten times as fast where there is libyaml: a chart renders into 100 kB."""
+
 
 class HelmFailedError(Exception):
     """With what helm said."""
@@ -64,7 +67,7 @@ class Helm:
         text = self.run(
             *("template", "mafalda", str(CHART), "-n", namespace, "-f", "-"), stdin=json.dumps(values or {})
         )
-        return Rendered([found for found in yaml.safe_load_all(text) if found])
+        return Rendered([found for found in yaml.load_all(text, Loader=LOADER) if found])
 
 
 class Rendered:
