@@ -79,12 +79,10 @@ CMD ["mafalda", "--help"]
 ARG VERSION=0.1.0
 ARG WORKER_VERSION=3.27.1
 ARG REVISION=unknown
-ARG CONTENT=unknown
 LABEL org.opencontainers.image.title="Mafalda Operator" \
       org.opencontainers.image.description="A Kubernetes operator that turns many mediasoup media servers into one" \
       org.opencontainers.image.source="https://github.com/mafalda-sfu/mafalda-operator" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      mafalda.io/worker-version="${WORKER_VERSION}" \
-      mafalda.io/content="${CONTENT}"
+      mafalda.io/worker-version="${WORKER_VERSION}"

@@ -47,6 +47,7 @@ class Checkout:
             if (ROOT / name).is_dir():
                 path.mkdir(parents=True)
                 path /= "a"
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("content\n")
         (self.root / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1.2.3"\n')
         (self.root / "tools/build-worker").write_text("VERSION=3.99.0\n")
@@ -138,7 +139,7 @@ def test_an_image_is_built_once_for_each_content(checkout: Checkout) -> None:
         f"--tag {by_content}",
         "--build-arg VERSION=1.2.3",
         "--build-arg WORKER_VERSION=3.99.0",
-        f"--build-arg CONTENT={by_content[-12:]}",
+        f"--label mafalda.io/content={by_content[-12:]}",
         f"--volume {checkout.double}/cache:/mnt/cache",
     ):
         assert argument in build
