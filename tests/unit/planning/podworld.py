@@ -162,7 +162,9 @@ class PodWorld:
             return
         metadata = {**action.body["metadata"], "uid": f"uid-{action.key.name}"}
         metadata["creationTimestamp"] = self.wall_time
-        pod = PodView.parse({"metadata": metadata, "spec": {}, "status": {"phase": "Pending"}})
+        pod = PodView.parse(
+            {"metadata": metadata, "spec": action.body["spec"], "status": {"phase": "Pending"}}
+        )
         known = {pod.key for pod in self.unanswered} | self.inventory.pods.keys()
         if pod.key not in known:
             self.made.append(pod.key)
@@ -208,8 +210,9 @@ class PodWorld:
             used = {one.node for one in self.pods if one.node}
             every = [f"n{number}" for number in range(self.nodes)]
             free = [node for node in every if node not in used]
-            apart = self.host_conflicts and self.cluster.network.host
-            nodes = free if apart else free or every
+            on_host = [one.node for one in self.pods if one.node and one.host_network]
+            shared = [node for node in every if node not in on_host]  # these repel whatever comes
+            nodes = free if self.host_conflicts and pod.host_network else free or shared
             if nodes:
                 self.put(pod, node=nodes[0], ips=("10.0.0.1",), unschedulable="")
             else:

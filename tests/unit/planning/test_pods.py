@@ -210,6 +210,19 @@ def test_in_pod_mode_the_new_pod_comes_first() -> None:
     assert len({pod.revision for pod in world.live}) == 1
 
 
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_pods_leave_the_hosts_network_though_every_node_has_one(surplus: int) -> None:
+    """They let no other pod of the cluster on their nodes, so that nothing can come before one goes."""
+    world = PodWorld({"replicas": 3}, nodes=3)
+    world.run()
+    assert all(pod.host_network for pod in world.live)
+    world.change(network=POD_MODE, replicas=3 + surplus)
+    world.run(40)
+    assert len(world.live) == 3 + surplus
+    assert not any(pod.host_network for pod in world.live)
+    assert all(pod.ready for pod in world.live)
+
+
 def test_an_update_waits_for_the_drain_and_goes_back_when_it_is_taken_back() -> None:
     world = running(3)
     for pod in world.pods:
