@@ -1,6 +1,7 @@
 """The project's chart in the cluster."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +25,10 @@ def values(**cluster: Any) -> dict[str, Any]:
     """What the tests install: three media servers, reached through the gateway's Service. `cluster` has
     other values below `cluster`.
     """
+    repository, _, tag = os.environ["MAFALDA_IMAGE"].rpartition(":")
     small = {"requests": {"cpu": "50m", "memory": "64Mi"}}
     return {
+        "image": {"repository": repository, "tag": tag},
         "operator": {"resources": small},
         "gateway": {"resources": small},
         "cluster": {"publicURL": GATEWAY, "replicas": 3, "resources": small, **cluster},
