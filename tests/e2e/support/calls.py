@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
+from aiortc import MediaStreamTrack
 from e2e.support.sessions import READY_SECONDS, url_and_token
 from mafalda_operator.cli.demo.call import Call
 from mafalda_operator.cli.participant import Participant, VideoFormat, synthetic
@@ -28,10 +31,31 @@ class Gathering(Call):
         self.began = time.monotonic()
         self._frames_before: dict[int, int] = {}
         self._lost_before: dict[int, int] = {}
+        self._sent: Counter[tuple[str, str]] = Counter()
+        self._sent_before: Counter[tuple[str, str]] = Counter()
 
     async def publish(self, participant: Participant) -> None:
         for kind in ("audio", "video"):
-            await participant.publish(synthetic(kind, seed=participant.peer_id, form=SMALL))
+            source = synthetic(kind, seed=participant.peer_id, form=SMALL)
+            counted = self._counting(source.open, (participant.peer_id, source.name))
+            await participant.publish(replace(source, open=counted))
+
+    def _counting(
+        self, open_track: Callable[[], MediaStreamTrack], source: tuple[str, str]
+    ) -> Callable[[], MediaStreamTrack]:
+        def opened() -> MediaStreamTrack:
+            track = open_track()
+            receive = track.recv
+
+            async def counted() -> Any:
+                frame = await receive()
+                self._sent[source] += 1
+                return frame
+
+            track.recv = counted
+            return track
+
+        return opened
 
     async def enter(self, *names: str) -> None:
         """They join, publish, and everybody decodes everybody."""
@@ -77,37 +101,65 @@ class Gathering(Call):
         self.began = time.monotonic()
         self._frames_before = {id(flow.received): flow.received.frames for flow in self.flows()}
         self._lost_before = {id(flow.received): flow.received.lost for flow in self.flows()}
+        self._sent_before = self._sent.copy()
         for flow in self.flows():
             flow.received.reset_gap()
 
     def figures(self) -> list[dict[str, Any]]:
-        """What every receiver got of every source since `reset`: decoded frames, packets lost, and the
-        longest time without a frame.
+        """What every receiver got of every source since `reset`: decoded frames, frames that were sent and
+        did not come (those under way included), packets lost, and the longest time without a frame.
         """
         now = time.monotonic()
-        return [
-            {
-                "receiver": flow.receiver.peer_id,
-                "from": flow.received.peer,
-                "source": flow.received.source,
-                "frames": flow.received.frames - self._frames_before.get(id(flow.received), 0),
-                "lost": flow.received.lost - self._lost_before.get(id(flow.received), 0),
-                "longestGapMs": round(flow.received.gap(now) * 1000),
-            }
-            for flow in self.flows()
-        ]
+        found = []
+        for flow in self.flows():
+            received, source = flow.received, (flow.received.peer, flow.received.source)
+            frames = received.frames - self._frames_before.get(id(received), 0)
+            found.append(
+                {
+                    "receiver": flow.receiver.peer_id,
+                    "from": received.peer,
+                    "source": received.source,
+                    "frames": frames,
+                    "missed": max(0, self._sent[source] - self._sent_before[source] - frames),
+                    "lost": received.lost - self._lost_before.get(id(received), 0),
+                    "longestGapMs": round(received.gap(now) * 1000),
+                }
+            )
+        return found
 
-    def worst(self) -> dict[str, Any]:
-        """The worst of all receivers since `reset`, and for how long that was."""
-        figures = self.figures()
+    def worst(self, among: Collection[str] | None = None) -> dict[str, Any]:
+        """The worst of all receivers since `reset` (of what these participants get of each other, if given),
+        and for how long that was.
+        """
+        figures = [
+            found
+            for found in self.figures()
+            if among is None or (found["receiver"] in among and found["from"] in among)
+        ]
         return {
             "seconds": round(time.monotonic() - self.began, 1),
             "flows": len(figures),
             "fewestFrames": min(found["frames"] for found in figures),
+            "mostMissed": max(found["missed"] for found in figures),
             "mostLost": max(found["lost"] for found in figures),
             "longestGapMs": max(found["longestGapMs"] for found in figures),
             "longestAudioGapMs": max(f["longestGapMs"] for f in figures if f["source"] == "audio"),
         }
+
+    def joins(self) -> dict[str, int]:
+        """How often each has joined: every attachment elsewhere is one more."""
+        return {name: participant.joins for name, participant in self.participants.items()}
+
+    async def until_joined_again(self, *names: str, seconds: float = READY_SECONDS) -> float:
+        """Waits until these have joined more than once and are attached; the seconds it took."""
+        began = time.monotonic()
+        chosen = [self.participants[name] for name in names]
+        await self.until(
+            f"{', '.join(names)} attach again",
+            lambda: all(one.joins > 1 and one.attached for one in chosen),
+            seconds=seconds,
+        )
+        return time.monotonic() - began
 
 
 @contextlib.asynccontextmanager

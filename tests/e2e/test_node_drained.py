@@ -1,0 +1,91 @@
+"""`kubectl drain` of a node during a call."""
+
+import asyncio
+import contextlib
+import json
+import time
+
+import pytest
+from e2e.support import chart, media, sessions
+from e2e.support.calls import gathered
+from e2e.support.chart import MEDIA_PODS, NAMESPACE
+from e2e.support.kubernetes import CommandFailed, get, kubectl, listing, node_of
+from e2e.support.measured import Measured
+from e2e.support.running import until
+from e2e.support.watching import watching
+
+NAMES = ("alice", "bob", "carol")
+DRAIN_SECONDS = 120.0
+SETTLE_SECONDS = 5.0
+LONGEST_GAP_MS = 1500
+MOST_LOST = 0
+
+
+async def test_drained_node_is_left_by_everybody_and_nobody_misses_a_packet(
+    mafalda: chart.Mafalda, namespace: str, measured: Measured
+):
+    session = await sessions.create(namespace, routers=3)
+    async with gathered(session, NAMES) as call, watching("pods", NAMESPACE, MEDIA_PODS) as pods:
+        victim = sessions.server_of(await sessions.status_of(session), call.routers()["alice"])
+        node = node_of(await get("pod", victim, NAMESPACE))
+        call.reset()
+        began = time.monotonic()
+        draining = asyncio.create_task(drain(node))
+        try:
+            await media.until_drain_is_shown(victim)
+            await until_evictions_are_refused()
+            with pytest.raises(CommandFailed, match="disruption budget"):
+                await evict(next(name for name in await media.pods() if name != victim))
+            await draining
+            took = time.monotonic() - began
+            left = [
+                found["metadata"]["name"]
+                for found in await listing("pods", NAMESPACE)
+                if node_of(found) == node
+            ]
+            await sessions.until_ready(session, without=victim)
+            await call.until_joined_again("alice")
+            await call.watch(SETTLE_SECONDS)
+            await call.until_flowing()
+            worst, figures, joins = call.worst(), call.figures(), call.joins()
+        finally:
+            draining.cancel()
+            with contextlib.suppress(asyncio.CancelledError, CommandFailed):
+                await draining
+            await kubectl("uncordon", node)
+        uncordoned = time.monotonic()
+        await chart.until_available(3)
+        available = time.monotonic() - uncordoned
+    measured(
+        drainSeconds=round(took, 1),
+        replacedAfterUncordonSeconds=round(available, 1),
+        fewestReadyPods=pods.fewest_ready(),
+        joins=joins,
+        worstReceiver=max(figures, key=lambda found: (found["lost"], found["longestGapMs"])),
+        **worst,
+    )
+    assert not left, "drained, but these are still there"
+    assert pods.fewest_ready() >= 2, "more media pods than one were away at once"
+    assert worst["mostLost"] <= MOST_LOST
+    assert worst["longestGapMs"] < LONGEST_GAP_MS
+
+
+async def drain(node: str) -> None:
+    await kubectl(
+        "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force",
+        f"--timeout={DRAIN_SECONDS:g}s", seconds=DRAIN_SECONDS + 10,
+    )  # fmt: skip
+
+
+async def until_evictions_are_refused() -> None:
+    async def none_allowed() -> bool:
+        budget = await get("poddisruptionbudget", chart.CLUSTER, NAMESPACE)
+        return bool(budget["status"]["disruptionsAllowed"] == 0)
+
+    await until("the budget allows no other eviction", none_allowed, seconds=10)
+
+
+async def evict(pod: str) -> None:
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+    await kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
