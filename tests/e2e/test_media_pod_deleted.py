@@ -24,6 +24,7 @@ async def test_deleted_media_pod_is_drained_and_replaced_and_nobody_misses_a_pac
     before = set(await media.pods())
     async with gathered(session, NAMES) as call, watching("mediarouters", namespace) as routers:
         victim = await server_of(session, call, "alice")
+        quiet = await call.quiet()
         began = time.monotonic()
         await kubectl("-n", NAMESPACE, "delete", "pod", victim, "--wait=false")
         drain = await media.until_drain_is_shown(victim)
@@ -44,6 +45,7 @@ async def test_deleted_media_pod_is_drained_and_replaced_and_nobody_misses_a_pac
         podGoneAfterSeconds=round(gone, 1),
         replacedAfterSeconds=round(available, 1),
         joins=joins,
+        quiet=quiet,
         **worst,
     )
     assert victim not in where

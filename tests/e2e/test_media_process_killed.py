@@ -25,6 +25,7 @@ async def test_participants_of_a_killed_media_server_are_back_at_once_elsewhere(
         status = await sessions.status_of(session)
         victim = sessions.server_of(status, call.routers()["alice"])
         started = await media.restarts(victim)
+        quiet = await call.quiet()
         began = time.monotonic()
         await media.kill_server(victim)
         again = await call.until_joined_again("alice")
@@ -46,6 +47,7 @@ async def test_participants_of_a_killed_media_server_are_back_at_once_elsewhere(
         everybodyFlowsAfterSeconds=round(flowing, 1),
         serverReadyAfterSeconds=round(available, 1),
         joins=joins,
+        quiet=quiet,
         others=others,
         **worst,
     )
@@ -66,6 +68,7 @@ async def test_killed_worker_is_replaced_by_its_server_and_counted(
         name = call.routers()["alice"].rpartition("/")[2]
         slot = next(int(found["workerSlot"]) for found in status["routers"] if found["name"] == name)
         before = await media.figures(victim, "worker_restarts_total")
+        quiet = await call.quiet()
         began = time.monotonic()
         await media.kill_worker(victim, slot)
         again = await call.until_joined_again("alice")
@@ -84,6 +87,7 @@ async def test_killed_worker_is_replaced_by_its_server_and_counted(
         restarts=after,
         containerRestarts=container,
         joins=joins,
+        quiet=quiet,
         others=others,
         **worst,
     )

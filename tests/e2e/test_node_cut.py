@@ -40,7 +40,7 @@ async def test_node_cut_off_loses_its_routers_and_closes_them_when_it_is_back(
             name for name, router in call.routers().items() if sessions.server_of(status, router) == victim
         ]
         assert len(there) == 1, "the participants are not spread over the servers"
-        call.reset()
+        quiet = await call.quiet()
         other.reset()
         cut = time.monotonic()
         async with testbed.cut_off(node):
@@ -78,6 +78,7 @@ async def test_node_cut_off_loses_its_routers_and_closes_them_when_it_is_back(
         serverReadyAfterReturnSeconds=round(back, 1),
         routerClosedAfterReturnSeconds=round(emptied, 1),
         joins=joins,
+        quiet=quiet,
         whileCut=worst_while_cut,
         afterReturn=after,
         others=others,

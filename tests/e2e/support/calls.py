@@ -144,7 +144,16 @@ class Gathering(Call):
             "mostLost": max(found["lost"] for found in figures),
             "longestGapMs": max(found["longestGapMs"] for found in figures),
             "longestAudioGapMs": max(f["longestGapMs"] for f in figures if f["source"] == "audio"),
+            "worst": max(figures, key=lambda found: (found["lost"], found["longestGapMs"])),
         }
+
+    async def quiet(self, seconds: float = 5.0) -> dict[str, Any]:
+        """`worst` of so many seconds in which nothing is done: what the machine itself costs. Resets."""
+        self.reset()
+        await self.watch(seconds)
+        found = self.worst()
+        self.reset()
+        return found
 
     def joins(self) -> dict[str, int]:
         """How often each has joined: every attachment elsewhere is one more."""
