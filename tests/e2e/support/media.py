@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,19 +107,26 @@ async def workers(name: str) -> list[int]:
 
 
 async def _supervisor(name: str) -> int:
-    """Of the container's first process, as the runtime of the pod's node has it."""
+    """The first process of the pod's container: the one of its control group that is number 1 to itself."""
     pod = await get("pod", name, NAMESPACE)
     container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    state = Path(os.environ["MAFALDA_CLUSTER"]) / node_of(pod) / "containerd" / "state"
-    pid = int((state / "io.containerd.runtime.v2.task" / "k8s.io" / container / "init.pid").read_text())
+    (pid,) = [
+        pid
+        for pid, _ in _processes()
+        if container in _read(pid, "cgroup") and re.search(r"^NSpid:.*\t1$", _read(pid, "status"), re.M)
+    ]
     assert _SUPERVISOR in _command(pid), f"process {pid} of pod {name} is another: {_command(pid)}"
     return pid
 
 
 def _command(pid: int) -> str:
-    """Empty if it has ended."""
+    return _read(pid, "cmdline").replace("\0", " ")
+
+
+def _read(pid: int, file: str) -> str:
+    """Empty if the process has ended."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return Path(f"/proc/{pid}/{file}").read_text()
     return ""
 
 
