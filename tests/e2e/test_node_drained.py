@@ -9,7 +9,7 @@ import pytest
 from e2e.support import chart, media, sessions
 from e2e.support.calls import gathered
 from e2e.support.chart import MEDIA_PODS, NAMESPACE
-from e2e.support.kubernetes import CommandFailed, get, kubectl, listing, node_of
+from e2e.support.kubernetes import CommandFailed, get, kubectl, listing, name_of, node_of, ready_pods
 from e2e.support.measured import Measured
 from e2e.support.running import until
 from e2e.support.watching import watching
@@ -35,14 +35,10 @@ async def test_drained_node_is_left_by_everybody_and_nobody_misses_a_packet(
             await media.until_drain_is_shown(victim)
             await until_evictions_are_refused()
             with pytest.raises(CommandFailed, match="disruption budget"):
-                await evict(next(name for name in await media.pods() if name != victim))
+                await evict(await ready_pod_besides(victim))
             await draining
             took = time.monotonic() - began
-            left = [
-                found["metadata"]["name"]
-                for found in await listing("pods", NAMESPACE)
-                if node_of(found) == node
-            ]
+            left = [name_of(found) for found in await listing("pods", NAMESPACE) if node_of(found) == node]
             await sessions.until_ready(session, without=victim)
             await call.until_joined_again("alice")
             await call.watch(SETTLE_SECONDS)
@@ -83,6 +79,11 @@ async def until_evictions_are_refused() -> None:
         return bool(budget["status"]["disruptionsAllowed"] == 0)
 
     await until("the budget allows no other eviction", none_allowed, seconds=10)
+
+
+async def ready_pod_besides(victim: str) -> str:
+    ready = [name_of(pod) for pod in await ready_pods(NAMESPACE, MEDIA_PODS)]
+    return next(name for name in ready if name != victim)
 
 
 async def evict(pod: str) -> None:
