@@ -1,4 +1,4 @@
-"""`kubectl drain` of a node during a call."""
+"""`kubectl drain`, during a call, of a node that carries a media server and a gateway."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import time
 import pytest
 from e2e.support import chart, media, sessions
 from e2e.support.calls import gathered
-from e2e.support.chart import MEDIA_PODS, NAMESPACE
+from e2e.support.chart import GATEWAYS, MEDIA_PODS, NAMESPACE
 from e2e.support.kubernetes import CommandFailed, get, kubectl, listing, name_of, node_of, ready_pods
 from e2e.support.measured import Measured
 from e2e.support.running import until
@@ -26,8 +26,12 @@ async def test_drained_node_is_left_by_everybody_and_nobody_misses_a_packet(
 ):
     session = await sessions.create(namespace, routers=3)
     async with gathered(session, NAMES) as call, watching("pods", NAMESPACE, MEDIA_PODS) as pods:
-        victim = sessions.server_of(await sessions.status_of(session), call.routers()["alice"])
-        node = node_of(await get("pod", victim, NAMESPACE))
+        node, _ = sorted(node_of(pod) for pod in await listing("pods", NAMESPACE, GATEWAYS))
+        victim, status = await media.pod_on(node), await sessions.status_of(session)
+        there = [
+            name for name, router in call.routers().items() if sessions.server_of(status, router) == victim
+        ]
+        assert there, "the participants are not spread over the servers"
         quiet = await call.quiet()
         began = time.monotonic()
         draining = asyncio.create_task(drain(node))
@@ -40,7 +44,7 @@ async def test_drained_node_is_left_by_everybody_and_nobody_misses_a_packet(
             took = time.monotonic() - began
             left = [name_of(found) for found in await listing("pods", NAMESPACE) if node_of(found) == node]
             await sessions.until_ready(session, without=victim)
-            await call.until_joined_again("alice")
+            await call.until_joined_again(*there)
             await call.watch(SETTLE_SECONDS)
             await call.until_flowing()
             worst, joins = call.worst(), call.joins()
