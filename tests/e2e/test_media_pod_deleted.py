@@ -13,7 +13,8 @@ from mafalda_operator.model import ObjectKey
 NAMES = ("alice", "bob", "carol")
 SETTLE_SECONDS = 5.0
 """Watched beyond the pod's end."""
-LONGEST_GAP_MS = 1500
+LONGEST_GAP_MS = 2500
+"""Measured: 1.5 s while ten builds shared the two cores, 0.3 s else."""
 MOST_LOST = 0
 
 
