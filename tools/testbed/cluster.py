@@ -87,6 +87,7 @@ class Testbed:
             "HELM_DATA_HOME": str(helm / "data"),
             "PATH": f"{self.programs.path}:{path}:/usr/sbin:/sbin",
             "MAFALDA_CLUSTER": str(self.paths.directory),
+            "MAFALDA_CLUSTER_NAME": self.description.name,
         }
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 30.0) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from e2e.support.kubernetes import is_ready, listing, name_of
 from e2e.support.running import ROOT, run, until
 
-NODES = ("mafalda-n1", "mafalda-n2", "mafalda-n3")
+NODES = tuple(f"{os.environ.get('MAFALDA_CLUSTER_NAME', 'mafalda')}-n{number}" for number in (1, 2, 3))
 
 
 async def cluster(*arguments: str, seconds: float = 60.0) -> str:
