@@ -156,9 +156,23 @@ class Testbed:
         self.processes.stop([control_plane.RESTARTABLE[component]], grace=grace)
 
     def start(self, component: str) -> None:
-        """Starts it again and returns when the API server answers."""
-        self.spawn_control_plane(control_plane.RESTARTABLE[component])
-        self.await_answer()
+        """Starts it again and returns when the API server answers.
+
+        What is left of the connections of one that was killed may hold its port for a moment, and it ends at
+        once then: so it is started as often as need be.
+        """
+        name = control_plane.RESTARTABLE[component]
+
+        def answers() -> bool:
+            self.spawn_control_plane(name)
+            return self.answers() and self.processes.running(name)
+
+        wait_until(
+            f"{name} runs and the API server answers",
+            answers,
+            seconds=_READY_SECONDS,
+            why_not=lambda: self.processes.log_tail(name),
+        )
 
     def cut(self, node: Node) -> None:
         network.cut(node)
