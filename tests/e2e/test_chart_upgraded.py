@@ -34,9 +34,9 @@ _NEXT = f"""\
 ARG BASE
 FROM ${{BASE}}
 USER 0
-RUN cd /opt/mafalda/lib/python3*/site-packages/mediaserver/mediasoup \\
- && sed -i 's/^WORKER_VERSION.*/WORKER_VERSION: Final = "{NEXT_WORKER}"/' process.py \\
- && python3 -m compileall -qf --invalidation-mode unchecked-hash process.py
+RUN cd /opt/mafalda/lib/python3*/site-packages \\
+ && sed -i 's/^WORKER_VERSION.*/WORKER_VERSION: Final = "{NEXT_WORKER}"/' mediaserver/mediasoup/process.py \\
+ && python3 -m compileall -qf --invalidation-mode unchecked-hash mediaserver/mediasoup/process.py
 USER 65532:65532
 """
 """The next release as far as anybody can see: the same programs, but they say that their worker is newer."""
