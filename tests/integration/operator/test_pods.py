@@ -219,7 +219,7 @@ async def test_what_belongs_to_a_cluster_is_put_right(world: World) -> None:
     await there_are(world, 1)
     for resource, name, change in (
         (CONFIG_MAPS, "main-addresses", {"data": {"node.other": "[]"}}),
-        (BUDGETS, "main", {"spec": {"maxUnavailable": 3}}),
+        (BUDGETS, "main", {"spec": {"minAvailable": 3}}),
         (SERVICES, "main-media", {"spec": {"ports": [{"name": "health", "port": 4003}]}}),
     ):
         found = await world.api.get(resource, world.name, name)

@@ -386,6 +386,15 @@ def test_owned_objects_are_made_and_put_right() -> None:
     assert action.reason == "ObjectMissing"
 
 
+def test_all_pods_but_one_are_to_stay_when_pods_are_evicted() -> None:
+    world = running(3)
+    budget = ObjectRef("PodDisruptionBudget", KEY)
+    assert world.inventory.owned[budget].content["spec"]["minAvailable"] == 2
+    world.change(replicas=5)
+    world.turn()
+    assert world.inventory.owned[budget].content["spec"]["minAvailable"] == 4
+
+
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("scale"), st.integers(0, 6)),
