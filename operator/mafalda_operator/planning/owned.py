@@ -128,8 +128,8 @@ def _wanted(judged: PodPlan, snapshot: Snapshot) -> Iterator[_Wanted]:
         "for its pods to read the addresses that they announce",
         exact="data",
     )
-    # Not maxUnavailable: for that Kubernetes must find our scale subresource, and a budget that it meets before it
-    # knows our kinds lets no pod go until it is changed.
+    # Not maxUnavailable, for which Kubernetes must find our scale subresource: a budget that it meets before
+    # it knows our kinds lets no pod go until it is changed.
     enough = {"minAvailable": max(0, cluster.replicas - 1), "selector": {"matchLabels": selector}}
     yield _Wanted(
         ObjectRef("PodDisruptionBudget", cluster.key),
