@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from mediaserver.gateway.errors import GatewayError
+from mediaserver.gateway.frontdoor import Limits
 from mediaserver.gateway.server import GatewayConfig, serve
 from mediaserver.wire import logs
 from mediaserver.wire.errors import ListenError, MembershipError
@@ -66,6 +67,13 @@ log = structlog.get_logger()
     help="Dial media servers by TLS with the tls.crt, tls.key and ca.crt in it, read again when they change.",
 )
 @click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    metavar="SECONDS",
+    help="How long SIGTERM lets participants attach by way of another gateway before they are cut off.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(logs.LEVELS),
     default="info",
@@ -85,6 +93,7 @@ def main(
     kubeconfig: Path | None,
     cluster_key_file: Path | None,
     tls_dir: Path | None,
+    drain_timeout: float,
     log_level: str,
     log_format: Literal["json", "text"],
 ) -> None:
@@ -96,6 +105,7 @@ def main(
             health=ListenAddress.parse(health_listen),
             credential=load_credential(cluster_key_file, tls_dir, "gateway"),
             kubeconfig=kubeconfig,
+            limits=Limits(reattach=drain_timeout),
         )
     except (ListenError, MembershipError) as error:
         raise click.UsageError(str(error)) from error

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 from aiohttp import ClientSession, web
 
@@ -28,6 +29,7 @@ from mediaserver.wire.membership import Dial
 
 MAX_NAME = 253
 _EARLY_SECONDS = 1.0
+_ASK_PAUSE = 0.02
 
 log = structlog.get_logger()
 
@@ -41,6 +43,8 @@ class Limits:
     """For a session that is not known: it may have been created just now."""
     router_wait: float = 3.0
     """For a router to become ready, and for all attempts to dial one."""
+    reattach: float = 0.0
+    """For participants to attach by way of another gateway, while this one stops; 0: they are cut off."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,13 @@ class FrontDoor:
     # -- life -----------------------------------------------------------------------------------------
 
     async def close(self, seconds: float) -> None:
-        """Send everybody away to dial again later; wait ``seconds`` at most until they are gone."""
+        """Ask everybody to attach elsewhere and wait for that (``Limits.reattach``); close who is left, to
+        dial again later, and wait ``seconds`` at most until they are gone.
+        """
         self._closing = True
         self._changed.fire()
+        if self._open and self._limits.reattach:
+            await self._ask_to_reattach(self._limits.reattach)
         for proxies in self._proxies.values():
             for one in proxies:
                 one.end(DIAL_LATER, "gateway stopping")
@@ -100,6 +108,22 @@ class FrontDoor:
                 await self._idle.wait()
         except TimeoutError:
             log.warning("participants did not go in time", count=self._open)
+
+    async def _ask_to_reattach(self, within: float) -> None:
+        """Returns when all are gone or the time is over. The asking takes half of it at most, so that the
+        other gateways need not admit everybody at once.
+        """
+        carriers = [carrier for proxies in self._proxies.values() for carrier in proxies]
+        log.info("participants asked to attach elsewhere", count=len(carriers), within=within)
+        pause = min(_ASK_PAUSE, within / 2 / max(1, len(carriers)))
+        try:
+            async with asyncio.timeout(within):
+                for carrier in carriers:
+                    await carrier.tell(_reattach(within))
+                    await asyncio.sleep(pause)
+                await self._idle.wait()
+        except TimeoutError:
+            log.info("participants left when the gateway stops", count=self._open)
 
     def server_lost(self, server: ObjectKey, reason: str) -> None:
         """Send the participants of a server that is gone to another one."""
@@ -308,3 +332,9 @@ class FrontDoor:
 
 def _outcome(code: int) -> str:
     return {ENDED: "refused", DIAL_AGAIN: "again", DIAL_LATER: "later"}.get(code, "other")
+
+
+def _reattach(within: float) -> str:
+    """The notification of docs/signalling.md, as a media server sends it, too."""
+    data = {"reason": "the gateway stops", "within": within}
+    return msgspec.json.encode({"notification": True, "method": "reattach", "data": data}).decode()

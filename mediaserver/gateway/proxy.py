@@ -108,6 +108,11 @@ class Proxy:
         """End it from outside. The first ending counts."""
         self._finish(Ending("gateway", code, reason))
 
+    async def tell(self, text: str) -> None:
+        """Send the participant a message of the gateway's own, between those of the server."""
+        if not await _forward(self._participant, WSMessage(WSMsgType.TEXT, text, None)):
+            self._finish(Ending("participant", DIAL_LATER, "does not read", abrupt=True))
+
     async def run(self) -> Ending:
         """Carry until the end; the server's side is closed then, the participant's is left to the caller."""
         pumps = [asyncio.create_task(self._from_participant()), asyncio.create_task(self._from_server())]

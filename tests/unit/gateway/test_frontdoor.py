@@ -388,6 +388,36 @@ async def test_stopping(three: Any) -> None:
         await three.dial()
 
 
+@pytest.mark.parametrize("limits", [Limits(reattach=5.0)])
+async def test_participants_attach_elsewhere_while_it_stops(world: Any) -> None:
+    await world.add_servers(1)
+    moving, staying = (await world.admitted())[0], (await world.admitted())[0]
+    began = time.monotonic()
+    closing = asyncio.create_task(world.gateway.close())
+    for socket in (moving, staying):
+        told = msgspec.json.decode(await socket.receive_str(timeout=5))
+        assert told["notification"]
+        assert told["method"] == "reattach"
+        assert told["data"] == {"reason": "the gateway stops", "within": 5.0}
+    await moving.send_str("still carried")
+    assert await moving.receive_str(timeout=5) == "still carried"
+    assert await world.closed(await world.dial()) == (4002, "gateway stopping")
+    await moving.close()
+    await staying.close()
+    await asyncio.wait_for(closing, 10)
+    assert time.monotonic() - began < 5.0, "it waits though nobody is left"
+
+
+@pytest.mark.parametrize("limits", [Limits(reattach=0.2)])
+async def test_who_does_not_attach_elsewhere_is_cut_off_in_the_end(world: Any) -> None:
+    await world.add_servers(1)
+    socket = (await world.admitted())[0]
+    closing = asyncio.create_task(world.gateway.close())
+    assert msgspec.json.decode(await socket.receive_str(timeout=5))["method"] == "reattach"
+    assert await world.closed(socket) == (4002, "gateway stopping")
+    await asyncio.wait_for(closing, 10)
+
+
 async def test_nothing_is_left(three: Any) -> None:
     before = {task for task in asyncio.all_tasks() if "Proxy" in repr(task)}
     for _ in range(5):
