@@ -8,9 +8,9 @@ from types import TracebackType
 
 import structlog
 
-log = structlog.get_logger(__name__)
+from mediaserver.wire.stop_signals import STOP_SIGNALS, take_stop_signals
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+log = structlog.get_logger(__name__)
 
 
 class StopRequests:
@@ -22,22 +22,20 @@ class StopRequests:
         self.insisted = asyncio.Event()
         """A second one came."""
 
-    def request(self, name: str) -> None:
+    def request(self, number: signal.Signals) -> None:
         """What a signal does."""
         if self.asked.is_set():
             self.insisted.set()
         self.asked.set()
-        log.info("asked to stop", signal=name, at_once=self.insisted.is_set())
+        log.info("asked to stop", signal=number.name, at_once=self.insisted.is_set())
 
     def __enter__(self) -> StopRequests:
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self.request, number.name)
+        take_stop_signals(self.request)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)

@@ -6,7 +6,6 @@ Exit codes: 0 stopped as asked, 1 a fault, 2 settings that can't be used. Logs g
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from mediaserver.gateway.server import GatewayConfig, serve
 from mediaserver.wire import logs
 from mediaserver.wire.errors import ListenError, MembershipError
 from mediaserver.wire.listen import ListenAddress
+from mediaserver.wire.stop_signals import take_stop_signals
 from mediaserver.wire.tls import load_credential
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -118,9 +118,7 @@ def main(
 
 def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    take_stop_signals(lambda _: stop.set())
     return stop
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from mafalda_operator.planning.guard import Withheld
 from mafalda_operator.store import Store
 from mediaserver.wire.listen import ListenAddress, listen
 from mediaserver.wire.membership import Credential
+from mediaserver.wire.stop_signals import take_stop_signals
 from mediaserver.wire.tls import Certificates
 
 FIRST_CONTACT_SECONDS = 8.0
@@ -194,9 +194,7 @@ class Operator:
         self._lister.request(reason)
 
     def _take_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        take_stop_signals(lambda _: self._stop.set())
 
     # -- wiring -----------------------------------------------------------------------------------------
 

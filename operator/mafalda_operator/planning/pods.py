@@ -137,7 +137,8 @@ class _Judge:
         policy = self.cluster.update
         if not any(pod.host_network for pod in old):
             return policy
-        repelled = sum(1 for pod in self.judged.live if pod.unschedulable)
+        leaving = any(pod.deleting for pod in self.judged.pods)  # then a node is about to be free
+        repelled = 0 if leaving else sum(1 for pod in self.judged.live if pod.unschedulable)
         return replace(policy, max_surge=0, max_unavailable=max(1, policy.max_unavailable) + repelled)
 
     def _to_update(self, pods: list[PodView], policy: UpdatePolicy) -> Iterator[PodView]:

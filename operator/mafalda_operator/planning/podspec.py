@@ -196,7 +196,8 @@ def _container(cluster: MediaCluster, image: str) -> Object:
     container: Object = {
         "name": _CONTAINER,
         "image": image,
-        "command": ["mafalda-mediaserver"],
+        # See mediaserver.wire.stop_signals: a SIGTERM that comes while it starts waits, rather than be lost.
+        "command": ["env", "--block-signal=TERM", "mafalda-mediaserver"],
         "args": arguments(cluster),
         "env": [
             _field("POD_IP", "status.podIP"),

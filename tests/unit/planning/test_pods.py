@@ -235,6 +235,17 @@ def test_pods_leave_the_hosts_network_though_every_node_has_one(surplus: int) ->
     assert all(pod.ready for pod in world.live)
 
 
+def test_what_waits_for_a_node_to_be_left_drives_out_no_others() -> None:
+    world = PodWorld({"replicas": 3}, nodes=3)
+    world.run()
+    world.change(network=POD_MODE)
+    for _ in range(6):
+        world.turn()
+        world.schedule()
+        assert sum(pod.deleting for pod in world.pods) <= 1
+    assert any(pod.unschedulable for pod in world.live)
+
+
 def test_an_update_waits_for_the_drain_and_goes_back_when_it_is_taken_back() -> None:
     world = running(3)
     for pod in world.pods:
