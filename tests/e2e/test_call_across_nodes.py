@@ -1,5 +1,6 @@
 """A session over three nodes: every participant decodes every other, wherever both are."""
 
+import pytest
 from e2e.support import chart, kubernetes, sessions
 from e2e.support.calls import gathered
 from e2e.support.measured import Measured
@@ -9,6 +10,7 @@ LONGEST_GAP_MS = 1500
 """Above it media counts as stopped; two cores carry the whole cluster and the participants."""
 
 
+@pytest.mark.core
 async def test_media_crosses_three_nodes(
     mafalda: chart.Mafalda, namespace: str, nodes: tuple[str, ...], measured: Measured
 ):

@@ -3,6 +3,7 @@
 import json
 import time
 
+import pytest
 from e2e.support import chart, kubernetes, sessions
 from e2e.support.calls import gathered
 from e2e.support.chart import NAMESPACE
@@ -12,6 +13,7 @@ from e2e.support.measured import Measured
 FRAMES_SECONDS = 10.0
 
 
+@pytest.mark.core
 async def test_two_commands_make_a_call_across_nodes(
     nodes: tuple[str, ...], namespace: str, measured: Measured
 ):
@@ -40,6 +42,7 @@ async def test_two_commands_make_a_call_across_nodes(
     )
 
 
+@pytest.mark.core
 async def test_helm_test_makes_a_call(mafalda: chart.Mafalda, measured: Measured):
     began = time.monotonic()
     await chart.helm("test", chart.RELEASE, "--namespace", NAMESPACE, "--timeout", "150s", seconds=170)

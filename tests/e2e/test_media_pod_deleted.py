@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from e2e.support import chart, media, sessions
 from e2e.support.calls import Gathering, gathered
 from e2e.support.chart import NAMESPACE
@@ -18,6 +19,7 @@ LONGEST_GAP_MS = 2500
 MOST_LOST = 0
 
 
+@pytest.mark.core
 async def test_deleted_media_pod_is_drained_and_replaced_and_nobody_misses_a_packet(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from e2e.support import chart, media, sessions
 from e2e.support.calls import gathered
 from e2e.support.measured import Measured
@@ -17,6 +18,7 @@ UNTOUCHED_GAP_MS = 1500
 """Of what it did not."""
 
 
+@pytest.mark.core
 async def test_participants_of_a_killed_media_server_are_back_at_once_elsewhere(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from e2e.support import chart, kubernetes, media, sessions, testbed
 from e2e.support.calls import gathered
 from e2e.support.chart import GATEWAYS, NAMESPACE, OPERATORS
@@ -21,6 +22,7 @@ LONGEST_GAP_MS = 15_000
 SETTLE_SECONDS = 5.0
 
 
+@pytest.mark.core
 async def test_node_cut_off_loses_its_routers_and_closes_them_when_it_is_back(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):

@@ -22,6 +22,7 @@ LONGEST_GAP_MS = 6000
 MOST_LOST = 0
 
 
+@pytest.mark.core
 async def test_drained_node_is_left_by_everybody_and_nobody_misses_a_packet(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):
