@@ -14,7 +14,7 @@ KEEP = "helm.sh/resource-policy"
 
 def flags(rendered: Rendered, role: str) -> list[str]:
     container = rendered.pod_specs()[f"mafalda-{role}"]["containers"][0]
-    assert container["command"] == [f"mafalda-{role}"]
+    assert container["command"] == ["env", "--block-signal=TERM", f"mafalda-{role}"]
     found: list[str] = container["args"]
     return found
 
