@@ -167,15 +167,13 @@ async def test_the_check_names_ports_that_cannot_be_reached(
 
 _HOLD = """
 import socket, sys, time
-host, port = sys.argv[1], int(sys.argv[2])
-held = [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
-for one in held:
-    while True:
-        try:
-            one.bind((host, port))
-            break
-        except OSError:
-            time.sleep(0.005)
+held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    try:
+        held.bind((sys.argv[1], int(sys.argv[2])))
+        break
+    except OSError:
+        time.sleep(0.005)
 print("bound", flush=True)
 sys.stdin.read()
 """
