@@ -1,7 +1,7 @@
 """Where the program `mafalda-mediaserver` begins: it can be told to end before all of it is loaded.
 
 The kernel keeps from a container's first process every signal that it has no handler for, so a SIGTERM during
-the seconds that imports take on a busy node would be lost, and the pod be there until its grace period is over.
+the seconds that imports take on a busy node would be lost, and the pod be there for all of its grace period.
 """
 
 from __future__ import annotations
