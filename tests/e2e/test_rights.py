@@ -55,9 +55,7 @@ async def test_rights_that_are_used_are_those_that_are_granted(
 
 
 async def test_the_operator_asks_for_no_other_pods_and_secrets(mafalda: chart.Mafalda):
-    """Each list is of a namespace with a MediaCluster, pods by label, Secrets by name, whatever else the rights
-    allow.
-    """
+    """Each list is of a namespace with MediaClusters, pods by label, Secrets by name, whatever it may do."""
     media = {chart.NAMESPACE} | await with_media_clusters()
     for event in await audited(f"{ACCOUNT}operator"):
         if event["verb"] not in ("list", "watch"):
