@@ -136,6 +136,7 @@ def _wanted(judged: PodPlan, snapshot: Snapshot) -> Iterator[_Wanted]:
         owner,
         {"spec": enough},
         "so that its pods are evicted one after the other",
+        exact="spec",  # minAvailable and maxUnavailable exclude each other
     )
     health = {"name": "health", "port": HEALTH_PORT, "targetPort": HEALTH_PORT, "protocol": "TCP"}
     yield _Wanted(

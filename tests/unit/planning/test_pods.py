@@ -416,6 +416,11 @@ def test_all_pods_but_one_are_to_stay_when_pods_are_evicted() -> None:
     world.change(replicas=5)
     world.turn()
     assert world.inventory.owned[budget].content["spec"]["minAvailable"] == 4
+    held = world.inventory.owned[budget]
+    world.inventory.put_owned(budget, replace(held, content={"spec": {"maxUnavailable": 1}}))
+    (action,) = [action for action in world.turn() if isinstance(action, ApplyObject)]
+    assert action.body["spec"]["maxUnavailable"] is None
+    assert action.body["spec"]["minAvailable"] == 4
 
 
 EVENTS = st.lists(
