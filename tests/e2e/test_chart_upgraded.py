@@ -139,7 +139,7 @@ async def test_upgrade_and_rollback_replace_everything_and_nobody_leaves(
     tag = await next_image(image)
     other = f"{image.rpartition(':')[0]}:{tag}"
     spec = {**mafalda.values["cluster"], "spec": {"workersPerServer": WORKERS}}
-    upgraded = {**mafalda.values, "image": {"tag": tag}, "cluster": spec}
+    upgraded = {**mafalda.values, "image": {**mafalda.values["image"], "tag": tag}, "cluster": spec}
     first = (await status())["currentRevision"]
     servers = await listing("mediaservers", NAMESPACE)
     assert all(len(one["status"]["workers"]) > WORKERS for one in servers), "the upgrade changes nothing"
