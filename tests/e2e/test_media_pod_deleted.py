@@ -25,7 +25,7 @@ async def test_deleted_media_pod_is_drained_and_replaced_and_nobody_misses_a_pac
 ):
     session = await sessions.create(namespace, routers=3)
     before = set(await media.pods())
-    async with gathered(session, NAMES) as call, watching("mediarouters", namespace) as routers:
+    async with gathered(session, NAMES, apart=True) as call, watching("mediarouters", namespace) as routers:
         victim = await server_of(session, call, "alice")
         quiet = await call.quiet()
         began = time.monotonic()

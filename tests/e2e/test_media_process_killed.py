@@ -23,7 +23,7 @@ async def test_participants_of_a_killed_media_server_are_back_at_once_elsewhere(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):
     session = await sessions.create(namespace, routers=ROUTERS)
-    async with gathered(session, NAMES) as call, watching("mediarouters", namespace) as routers:
+    async with gathered(session, NAMES, apart=True) as call, watching("mediarouters", namespace) as routers:
         status = await sessions.status_of(session)
         victim = sessions.server_of(status, call.routers()["alice"])
         started = await media.restarts(victim)
@@ -64,7 +64,7 @@ async def test_killed_worker_is_replaced_by_its_server_and_counted(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):
     session = await sessions.create(namespace, routers=ROUTERS)
-    async with gathered(session, NAMES) as call, watching("mediarouters", namespace) as routers:
+    async with gathered(session, NAMES, apart=True) as call, watching("mediarouters", namespace) as routers:
         status = await sessions.status_of(session)
         victim = sessions.server_of(status, call.routers()["alice"])
         name = call.routers()["alice"].rpartition("/")[2]

@@ -6,7 +6,7 @@ import pytest
 from e2e.support import chart, kubernetes, media, sessions, testbed
 from e2e.support.calls import gathered
 from e2e.support.chart import GATEWAYS, NAMESPACE, OPERATORS
-from e2e.support.kubernetes import listing, node_of
+from e2e.support.kubernetes import listing, node_of, ready_pods
 from e2e.support.measured import Measured
 from e2e.support.running import until
 from e2e.support.watching import placed_twice, watching
@@ -33,7 +33,7 @@ async def test_node_cut_off_loses_its_routers_and_closes_them_when_it_is_back(
     session = await sessions.create(namespace, routers=ROUTERS)
     before = await media.restarts(victim)
     async with (
-        gathered(session, NAMES) as call,
+        gathered(session, NAMES, apart=True) as call,
         gathered(untouched, OTHERS) as other,
         watching("mediarouters", namespace) as routers,
     ):
@@ -41,7 +41,7 @@ async def test_node_cut_off_loses_its_routers_and_closes_them_when_it_is_back(
         there = [
             name for name, router in call.routers().items() if sessions.server_of(status, router) == victim
         ]
-        assert len(there) == 1, "the participants are not spread over the servers"
+        assert len(there) == 1
         quiet = await call.quiet()
         other.reset()
         cut = time.monotonic()
@@ -104,7 +104,7 @@ async def test_node_cut_off_loses_its_routers_and_closes_them_when_it_is_back(
 
 async def node_without_gateway() -> str:
     """So that nobody else's signalling goes by it."""
-    taken = {node_of(pod) for pod in await listing("pods", NAMESPACE, GATEWAYS)}
+    taken = {node_of(pod) for pod in await ready_pods(NAMESPACE, GATEWAYS)}
     return sorted(set(testbed.NODES) - taken)[0]
 
 

@@ -27,8 +27,8 @@ async def test_drained_node_is_left_by_everybody_and_nobody_misses_a_packet(
     mafalda: chart.Mafalda, namespace: str, measured: Measured
 ):
     session = await sessions.create(namespace, routers=3)
-    async with gathered(session, NAMES) as call, watching("pods", NAMESPACE, MEDIA_PODS) as pods:
-        node, _ = sorted(node_of(pod) for pod in await listing("pods", NAMESPACE, GATEWAYS))
+    async with gathered(session, NAMES, apart=True) as call, watching("pods", NAMESPACE, MEDIA_PODS) as pods:
+        node = min(node_of(pod) for pod in await ready_pods(NAMESPACE, GATEWAYS))
         victim, status = await media.pod_on(node), await sessions.status_of(session)
         there = [
             name for name, router in call.routers().items() if sessions.server_of(status, router) == victim
