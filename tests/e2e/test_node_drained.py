@@ -17,8 +17,8 @@ from e2e.support.watching import watching
 NAMES = ("alice", "bob", "carol")
 DRAIN_SECONDS = 120.0
 SETTLE_SECONDS = 5.0
-LONGEST_GAP_MS = 2500
-"""Measured: 0.3 s; 3.7 s when participants lost their gateway before they had another."""
+LONGEST_GAP_MS = 6000
+"""Measured: 0.3 s; 3.7 s of a gateway's participants, before it asked them to attach elsewhere."""
 MOST_LOST = 0
 
 
