@@ -29,7 +29,6 @@ class PodView:
     created: str = ""
     node: str = ""
     """Empty: not scheduled yet."""
-    host_network: bool = False
     ips: tuple[str, ...] = ()
     phase: str = "Pending"
     ready: bool = False
@@ -73,7 +72,6 @@ class PodView:
         state, last = container.child("state"), container.child("lastState")
         ended = state.child("terminated") if state.raw.get("terminated") else last.child("terminated")
         ips = tuple(item.text("ip") or "" for item in status.items("podIPs"))
-        spec = Reader(obj.get("spec"), "spec", [])
         scheduled = conditions.get("PodScheduled")
         unscheduled = scheduled is not None and scheduled.text("status") == "False"
         ready = conditions.get("Ready")
@@ -85,8 +83,7 @@ class PodView:
             owner_uid=controller_uid(metadata, "MediaCluster"),
             revision=labels.get(LABEL_REVISION, ""),
             created=metadata.text("creationTimestamp") or "",
-            node=spec.text("nodeName") or "",
-            host_network=spec.boolean("hostNetwork") is True,
+            node=Reader(obj.get("spec"), "spec", []).text("nodeName") or "",
             ips=ips or tuple(one for one in (status.text("podIP"),) if one),
             phase=status.text("phase") or "Pending",
             ready=ready is not None and ready.text("status") == "True",

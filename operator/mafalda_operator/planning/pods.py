@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from mafalda_operator.model import MediaCluster, ObjectKey, ObjectRef, PodView, Snapshot, UpdatePolicy
+from mafalda_operator.model import MediaCluster, ObjectKey, ObjectRef, PodView, Snapshot
 from mafalda_operator.planning.actions import CreatePod, CreateServer, DeletePod, PodAction, SetFinalizer
 from mafalda_operator.planning.draining import Drain, judge_drains
 from mafalda_operator.planning.memory import Memory, Wish
@@ -118,9 +118,8 @@ class _Judge:
 
     def _adjust(self) -> tuple[dict[ObjectKey, Wish], int]:
         """Scale and update: no more than replicas + maxSurge, no less than replicas - maxUnavailable."""
-        live = self.judged.live
+        live, policy = self.judged.live, self.cluster.update
         old = [pod for pod in live if self._old(pod)]
-        policy = self._policy(old)
         rolling = policy.type == "RollingDrain"
         surge = min(policy.max_surge, len(old)) if rolling and self.cluster.replicas else 0
         target = self.cluster.replicas + surge
@@ -128,20 +127,10 @@ class _Judge:
         wishes: dict[ObjectKey, Wish] = {pod.key: "ScaleDown" for pod in victims}
         if rolling:
             rest = [pod for pod in live if pod.key not in wishes]
-            wishes.update((pod.key, "Update") for pod in self._to_update(rest, policy))
+            wishes.update((pod.key, "Update") for pod in self._to_update(rest))
         return wishes, max(0, target - len(live))
 
-    def _policy(self, old: list[PodView]) -> UpdatePolicy:
-        """Of the cluster; but pods on the host's network let no other one of the cluster on their node, so
-        where these are old one has to go before one comes, whatever network the new ones are for."""
-        policy = self.cluster.update
-        if not any(pod.host_network for pod in old):
-            return policy
-        leaving = any(pod.deleting for pod in self.judged.pods)  # then a node is about to be free
-        repelled = 0 if leaving else sum(1 for pod in self.judged.live if pod.unschedulable)
-        return replace(policy, max_surge=0, max_unavailable=max(1, policy.max_unavailable) + repelled)
-
-    def _to_update(self, pods: list[PodView], policy: UpdatePolicy) -> Iterator[PodView]:
+    def _to_update(self, pods: list[PodView]) -> Iterator[PodView]:
         """Old pods that should go now; those chosen before stay chosen."""
         old = [pod for pod in self._by_rank(pods) if self._old(pod)]
         chosen = [pod for pod in old if self._chosen_for(pod.key) == "Update"]
@@ -150,7 +139,7 @@ class _Judge:
             return
         going = {pod.key for pod in chosen}
         staying = [pod for pod in pods if pod.key not in going and self._available(pod)]
-        budget = len(staying) - (self.cluster.replicas - policy.max_unavailable)
+        budget = len(staying) - (self.cluster.replicas - self.cluster.update.max_unavailable)
         for pod in old:
             if pod.key in going:
                 continue

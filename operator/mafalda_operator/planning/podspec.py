@@ -126,11 +126,11 @@ def build_pod_spec(cluster: MediaCluster, image: str) -> Object:
         },
         "topologySpreadConstraints": _spread(cluster),
     }
-    if cluster.network.host:
+    if cluster.network.host:  # its ports keep another one off the node, of this cluster or of any
         spec["hostNetwork"] = True
         spec["dnsPolicy"] = "ClusterFirstWithHostNet"
     optional = {
-        "affinity": _affinity(cluster),
+        "affinity": {name: dict(part) for name, part in template.affinity.items() if _is_map(part)},
         "nodeSelector": dict(template.node_selector),
         "tolerations": [dict(one) for one in template.tolerations],
         "priorityClassName": template.priority_class,
@@ -277,22 +277,6 @@ def _spread(cluster: MediaCluster) -> list[Object]:
     if cluster.template.topology_spread is not None:
         return [{**own, **one} for one in cluster.template.topology_spread]
     return [{"maxSkew": 1, "topologyKey": ZONE_LABEL, "whenUnsatisfiable": "ScheduleAnyway", **own}]
-
-
-def _affinity(cluster: MediaCluster) -> Object:
-    """The template's; on HostNetwork with the rule that pods of a cluster never share a node."""
-    affinity: Object = {name: dict(part) for name, part in cluster.template.affinity.items() if _is_map(part)}
-    if not cluster.network.host:
-        return affinity
-    apart = {
-        "labelSelector": {"matchLabels": selector_labels(cluster.key)},
-        "topologyKey": "kubernetes.io/hostname",
-    }
-    rules = affinity.setdefault("podAntiAffinity", {})
-    required = rules.get("requiredDuringSchedulingIgnoredDuringExecution")
-    given = list(required) if isinstance(required, list | tuple) else []
-    rules["requiredDuringSchedulingIgnoredDuringExecution"] = [*given, apart]
-    return affinity
 
 
 def _is_map(value: Any) -> bool:

@@ -210,9 +210,8 @@ class PodWorld:
             used = {one.node for one in self.pods if one.node}
             every = [f"n{number}" for number in range(self.nodes)]
             free = [node for node in every if node not in used]
-            on_host = [one.node for one in self.pods if one.node and one.host_network]
-            shared = [node for node in every if node not in on_host]  # these repel whatever comes
-            nodes = free if self.host_conflicts and pod.host_network else free or shared
+            apart = self.host_conflicts and self.cluster.network.host
+            nodes = free if apart else free or every
             if nodes:
                 self.put(pod, node=nodes[0], ips=("10.0.0.1",), unschedulable="")
             else:

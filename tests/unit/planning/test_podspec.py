@@ -115,9 +115,7 @@ def test_on_host_network_pods_of_the_same_ports_keep_apart() -> None:
         *((port, "TCP") for port in (4000, 4001, 4002, 10000, 10001)),
         *((port, "UDP") for port in (10000, 10001)),
     }
-    made_rules = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    assert [rule["topologyKey"] for rule in made_rules] == ["x", "kubernetes.io/hostname"]
-    assert len(rules) == 1
+    assert spec["affinity"] == given_affinity, "a rule of ours would keep off pods that share no port, too"
 
 
 def test_the_template_is_taken_over() -> None:
@@ -216,7 +214,7 @@ def test_what_a_pod_stays_for(spec: dict[str, Any]) -> None:
 def test_an_operator_upgrade_must_not_change_the_revision_unseen() -> None:
     """If this fails, every pod of every cluster is drained and replaced when the operator is upgraded: make
     sure that the change of the pod is worth that, and write it into the changelog."""
-    assert revision_of(cluster(), "image:1") == "99fcda265c"
+    assert revision_of(cluster(), "image:1") == "c4761fe83a"
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.text("xyz", max_size=3)))
