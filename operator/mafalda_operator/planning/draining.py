@@ -20,9 +20,10 @@ DrainReason = Literal["Requested", "PodDeleting", "ServerLeaving", "ScaleDown", 
 DRAIN_POLL = 0.5
 """Seconds between two looks at what is left: loads, which tell of participants, wake nobody."""
 
-LAST_CHANCE = 30.0
-"""Seconds before the deadline (or half of the time, if that is less) from which participants of a router that
-found no place elsewhere are sent to the session's other routers, so that they need not be cut off."""
+PLACE_PATIENCE = 60.0
+"""Seconds (or half of the time until the deadline, if that is less) that a router waits for another place.
+Then its participants are sent to the session's other routers: they miss nothing by it, and an update of a
+cluster that has no room to spare need not take the whole of that time for each of its servers."""
 
 LAST_CALL = 5.0
 """Seconds beyond the deadline that a server has to end its routers before it counts as drained regardless."""
@@ -49,7 +50,7 @@ class Drain:
     started: float
     deadline: float
     urgent: bool
-    """The deadline is near: better fewer routers than the session asks for than participants cut off."""
+    """It has lasted long enough: better fewer routers than the session asks for than to wait on."""
     expired: bool
     """The deadline has passed: what is left ends, whether it has a place elsewhere or not."""
     routers_left: int
@@ -92,7 +93,7 @@ def wake_at(drains: Mapping[ObjectKey, Drain], now: float) -> float | None:
         for drain in drains.values()
         if not drain.drained
         for moment in (now + DRAIN_POLL, drain.deadline, drain.deadline + LAST_CALL)
-        if moment > now  # the deadline is near: found by the looks every DRAIN_POLL
+        if moment > now  # when one becomes urgent is found by the looks every DRAIN_POLL
     ]
     return min(moments, default=None)
 
@@ -151,7 +152,7 @@ def _drain(
         deadline_time=_later(start.time, timeout),
         started=start.started,
         deadline=deadline,
-        urgent=snapshot.now >= deadline - min(LAST_CHANCE, timeout / 2),
+        urgent=snapshot.now >= start.started + min(PLACE_PATIENCE, timeout / 2),
         expired=snapshot.now >= deadline,
         routers_left=routers,
         participants_left=participants,

@@ -268,7 +268,7 @@ def leavers(
     """Routers on draining servers whose participants can go.
 
     Those whose replacement is ready and linked, as many others as the session has more routers than it asks
-    for, and all of a server whose time is nearly over, for then its other routers are better than none.
+    for, and all of a server that has waited long enough: the session's other routers serve as well.
     """
     waiting = {
         member.router.key for edge in links if edge.possible and not edge.ready for member in edge.ends

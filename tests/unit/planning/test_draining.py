@@ -147,9 +147,12 @@ def test_where_there_is_no_place_the_session_stays_until_the_deadline(make_world
     assert ready(world, ONE) == ("False", "Drained")
 
 
-def test_near_the_deadline_participants_go_to_the_other_routers(make_world: Any) -> None:
+@pytest.mark.parametrize(("timeout", "patience"), [("15m", 60), ("2m", 60), ("30s", 15)])
+def test_without_a_place_participants_go_to_the_other_routers_in_the_end(
+    make_world: Any, timeout: str, patience: int
+) -> None:
     world = make_world()
-    world.cluster(drain={"timeout": "2m"})
+    world.cluster(drain={"timeout": timeout})
     for name in ("main-1", "main-2"):
         world.server(name, workers=1)
     session = world.session(min=2)
@@ -159,10 +162,10 @@ def test_near_the_deadline_participants_go_to_the_other_routers(make_world: Any)
     world.load()
     world.drain(ONE)
     world.settle()
-    world.advance(80)
+    world.advance(patience - 5)
     world.settle()
     assert server_of(world, session) == ["main-1", "main-2"], "there may be a place yet"
-    world.advance(11)
+    world.advance(6)
     world.settle()
     assert server_of(world, session) == ["main-2"]
     assert world.cut == 0
