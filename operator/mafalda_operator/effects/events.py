@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
@@ -52,12 +53,14 @@ class EventWriter:
             return
         self._waiting += 1
         body = self._body(note)
-        self._writers.submit(Urgency.EVENT, lambda: self._write(note, body)).add_done_callback(
-            lambda future: future.cancelled() or future.exception()
-        )
+        self._writers.submit(Urgency.EVENT, lambda: self._write(note, body)).add_done_callback(self._done)
+
+    def _done(self, future: asyncio.Future[None]) -> None:
+        self._waiting -= 1
+        if not future.cancelled():
+            future.exception()  # was told where it came up, or nobody may write now
 
     async def _write(self, note: EventNote, body: Object) -> None:
-        self._waiting -= 1
         try:
             await self._api.create(EVENTS, note.key.namespace, body)
         except (ApiRefused, ApiUnavailable) as error:

@@ -116,7 +116,16 @@ class StatusWriter:
         if not state.urgent:
             urgency = Urgency.ROUTER_STATUS  # it may yet be replaced by one that is waited for
         future = self._writers.submit(urgency, lambda: self._write(target, state))
-        future.add_done_callback(_note_fault)
+        future.add_done_callback(lambda done: self._after_job(target, state, done))
+
+    def _after_job(self, target: Target, state: _Object, done: asyncio.Future[None]) -> None:
+        """A job that the writers did not even begin, for nobody may write now, is tried again later."""
+        _note_fault(done)
+        if not state.queued or done.cancelled() or self._objects.get(target) is not state:
+            return
+        if isinstance(done.exception(), ApiUnavailable):
+            state.queued = False
+            self._schedule(target, state, state.backoff.next())
 
     async def _write(self, target: Target, state: _Object) -> None:
         state.queued, update = False, state.update
@@ -179,7 +188,8 @@ class StatusWriter:
 
 
 def _note_fault(future: asyncio.Future[None]) -> None:
-    if not future.cancelled() and future.exception() is not None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None and not isinstance(error, ApiUnavailable):
         log.error("a status write failed by a fault of its own", exc_info=future.exception())
 
 

@@ -51,7 +51,8 @@ class Objects:
 class Rig:
     def __init__(self) -> None:
         self.objects = Objects()
-        self.writers = Writers()
+        self.may_write = True
+        self.writers = Writers(allowed=lambda: self.may_write)
         self.overtaken: list[tuple[str, ObjectKey]] = []
         self.writer = StatusWriter(
             cast(KubeApi, self.objects),
@@ -159,6 +160,21 @@ async def test_an_object_made_anew_is_left_alone(rig: Rig) -> None:
 # -- merge patches ------------------------------------------------------------------------------------------
 
 scalars = st.one_of(st.integers(0, 3), st.text(max_size=2), st.booleans())
+
+
+async def test_what_nobody_might_write_for_a_while_is_written_afterwards(rig: Rig) -> None:
+    rig.may_write = False
+    rig.write(ready=1)
+    async with asyncio.timeout(5):
+        while rig.writers.queued:  # noqa: ASYNC110  until a writer has refused it
+            await asyncio.sleep(0.005)
+    rig.write(ready=2)
+    assert list(rig.writer.pending)
+    rig.may_write = True
+    await rig.settle()
+    assert rig.objects.stored == {"ready": 2}
+
+
 statuses = st.recursive(
     st.dictionaries(st.sampled_from("abcd"), st.one_of(scalars, st.lists(scalars, max_size=2)), max_size=4),
     lambda inner: st.dictionaries(st.sampled_from("abcd"), st.one_of(inner, scalars), max_size=4),
