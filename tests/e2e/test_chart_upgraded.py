@@ -112,13 +112,14 @@ def phases(watched: Watched) -> list[tuple[str, str, int]]:
 
 
 def check_phases(watched: Watched, old: str, new: str) -> None:
-    """The old revision is the current one until all pods are of the new one, pod by pod."""
+    """The old revision is the current one until all pods are of the new one, pod by pod. The new operator may
+    begin, for its own image, before the chart's hook has changed the MediaCluster: a revision in between."""
     told = phases(watched)
     assert told[0][0] == told[0][1] == old
     assert told[-1] == (new, new, 3)
     under_way = [updated for current, update, updated in told if (current, update) == (old, new)]
     assert under_way == sorted(under_way), told
-    assert {0, 1, 2} <= set(under_way), told
+    assert {1, 2} <= set(under_way), told
 
 
 async def everybody_stays(session: sessions.ObjectKey, call: Gathering) -> dict[str, Any]:
