@@ -51,7 +51,7 @@ def token(kid: str = "1", **changes: Any) -> str:
         "iss": ISSUER,
         "sub": "app",
         "nbf": now,
-        "exp": now + 600,
+        "exp": now + 7200,  # some are made when tests are collected, and used at the end of a long run
         "jti": secrets.token_hex(8),
     }
     return mint(WorkerClaims(**{**claims, **changes}), kid, KEYS[kid])
