@@ -1,12 +1,10 @@
 """Media pods: where they run, what their MediaServers and they themselves say, and the processes in them."""
 
-import contextlib
 import os
-import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
+from e2e.support import processes
 from e2e.support.chart import MEDIA_PODS, NAMESPACE
 from e2e.support.http import fetch
 from e2e.support.kubernetes import Document, exists, get, kubectl, listing, name_of, node_of
@@ -102,40 +100,11 @@ async def kill_worker(name: str, slot: int) -> None:
 
 async def workers(name: str) -> list[int]:
     """Process ids of the pod's mediasoup workers."""
-    supervisor = await _supervisor(name)
-    return [pid for pid, parent in _processes() if parent == supervisor and _WORKER in _command(pid)]
+    return processes.children(await _supervisor(name), _WORKER)
 
 
 async def _supervisor(name: str) -> int:
-    """The first process of the pod's container: the one of its control group that is number 1 to itself."""
-    pod = await get("pod", name, NAMESPACE)
-    container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    (pid,) = [
-        pid
-        for pid, _ in _processes()
-        if container in _read(pid, "cgroup") and re.search(r"^NSpid:.*\t1$", _read(pid, "status"), re.M)
-    ]
-    assert _SUPERVISOR in _command(pid), f"process {pid} of pod {name} is another: {_command(pid)}"
-    return pid
-
-
-def _command(pid: int) -> str:
-    return _read(pid, "cmdline").replace("\0", " ")
-
-
-def _read(pid: int, file: str) -> str:
-    """Empty if the process has ended."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/{file}").read_text()
-    return ""
-
-
-def _processes() -> Iterator[tuple[int, int]]:
-    """Process and parent of all there are."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                yield int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    return processes.first_process(await get("pod", name, NAMESPACE), _SUPERVISOR)
 
 
 def _has_open(pid: int, port: int) -> bool:
